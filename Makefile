@@ -43,11 +43,11 @@ check: .venv/ready ## lint, types, imports, generated stubs
 	$(PY) -m ruff format --check
 	$(PY) -m mypy encoder index server clients/python/polyseme clients/demo.py
 	.venv/bin/lint-imports --no-cache
-	$(PY) tests/proto/generate.py --check
+	$(PY) proto/generate.py --check
 
 format: .venv/ready
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 
 proto: .venv/ready ## regenerate the stubs in clients/python/polyseme/v1
-	$(PY) tests/proto/generate.py
+	$(PY) proto/generate.py

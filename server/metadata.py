@@ -1,0 +1,73 @@
+"""A document's metadata: `google.protobuf.Struct` on the wire, JSON values everywhere else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+
+from index.spec import JSON
+from server.errors import RequestInvalid
+
+# Every whole number up to here is exact as a double, which is all that a Struct can carry.
+WHOLE_NUMBER_MAX = 2**53
+
+
+def metadata_from(struct: Struct, field: str) -> dict[str, JSON]:
+    """The JSON object that `struct` carries; whole numbers come back as integers.
+
+    Raises RequestInvalid, naming the path under `field`, for a number that is not finite and for
+    a value without a kind.
+    """
+    return {key: value_from(value, f"{field}.{key}") for key, value in struct.fields.items()}
+
+
+def value_from(value: Value, field: str) -> JSON:
+    """The JSON value that `value` carries. Raises RequestInvalid as `metadata_from`."""
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return value.string_value
+        case "number_value":
+            return number_from(value.number_value, field)
+        case "bool_value":
+            return value.bool_value
+        case "null_value":
+            return None
+        case "struct_value":
+            return metadata_from(value.struct_value, field)
+        case "list_value":
+            items = enumerate(value.list_value.values)
+            return [value_from(item, f"{field}[{i}]") for i, item in items]
+        case _:
+            raise RequestInvalid(field, "a value without a kind; set one, null_value for null")
+
+
+def number_from(number: float, field: str) -> int | float:
+    """`number` as JSON wants it: finite, and an integer where it is a whole number."""
+    if not math.isfinite(number):
+        raise RequestInvalid(field, f"{number} is not finite, so it is no JSON number")
+    if number.is_integer() and abs(number) <= WHOLE_NUMBER_MAX:
+        return int(number)
+    return number
+
+
+def struct_of(metadata: Mapping[str, JSON]) -> Struct:
+    """`metadata` for the wire. Integers above 2^53 are rounded, as any JSON reader may do."""
+    return Struct(fields={key: _value_of(value) for key, value in metadata.items()})
+
+
+def _value_of(value: JSON) -> Value:
+    match value:
+        case None:
+            return Value(null_value=0)  # type: ignore[arg-type]  # NULL_VALUE, the enum's only one
+        case bool():
+            return Value(bool_value=value)
+        case int() | float():
+            return Value(number_value=value)
+        case str():
+            return Value(string_value=value)
+        case list():
+            return Value(list_value=ListValue(values=[_value_of(item) for item in value]))
+        case _:
+            return Value(struct_value=struct_of(value))

@@ -1,11 +1,11 @@
 """The shape of an encoder, and its translation from and to Hugging Face's `config.json`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
-type Json = Mapping[str, Any]
+Json: TypeAlias = Mapping[str, Any]
 
 
 class UnsupportedModel(ValueError):
@@ -17,6 +17,14 @@ class Layout(StrEnum):
 
     BERT = "bert"  # post-norm, learned positions, GELU, biases (Devlin et al. 2018)
     MODERNBERT = "modernbert"  # pre-norm, RoPE, GeGLU, no biases (Warner et al. 2024)
+
+
+class Pooling(StrEnum):
+    """How the states of a text's tokens become one vector."""
+
+    MEAN = "mean"
+    CLS = "cls"
+    MAX = "max"
 
 
 # Hugging Face's `model_type` for each layout; the RoBERTa types differ from BERT in where
@@ -60,8 +68,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.model_type not in MODEL_TYPES:
             raise UnsupportedModel(
-                f"model type {self.model_type!r} is not supported; "
-                f"{', '.join(MODEL_TYPES)} are"
+                f"model type {self.model_type!r} is not supported; {', '.join(MODEL_TYPES)} are"
             )
         for name in ("vocab_size", "width", "layers", "heads", "inner_width", "tokens_max"):
             if getattr(self, name) < 1:
@@ -83,10 +90,17 @@ class EncoderConfig:
             return
         if self.head_width % 2:
             raise ValueError(f"RoPE turns pairs, and a head's width {self.head_width} is odd")
-        if self.local_layers and not 0 <= min(self.local_layers) <= max(self.local_layers) < self.layers:
-            raise ValueError(f"local_layers {self.local_layers} names a layer outside 0 to {self.layers - 1}")
+        if (
+            self.local_layers
+            and not 0 <= min(self.local_layers) <= max(self.local_layers) < self.layers
+        ):
+            raise ValueError(
+                f"local_layers {self.local_layers} names a layer outside 0 to {self.layers - 1}"
+            )
         if self.local_window_tokens < 2:
-            raise ValueError(f"local_window_tokens is {self.local_window_tokens}; it must be at least 2")
+            raise ValueError(
+                f"local_window_tokens is {self.local_window_tokens}; it must be at least 2"
+            )
 
     @property
     def layout(self) -> Layout:
@@ -120,8 +134,9 @@ def from_huggingface(config: Json) -> EncoderConfig:
             f"model type {model_type!r} is not supported; {', '.join(MODEL_TYPES)} are"
         )
     if not config.get("tie_word_embeddings", True):
-        raise UnsupportedModel("an output table apart from the input's is missing here: "
-                               "tie_word_embeddings is false")
+        raise UnsupportedModel(
+            "an output table apart from the input's is missing here: tie_word_embeddings is false"
+        )
     try:
         if MODEL_TYPES[model_type] is Layout.BERT:
             return _bert(config)
@@ -153,7 +168,7 @@ def _bert(config: Json) -> EncoderConfig:
         token_types=config.get("type_vocab_size", 2),
     )
     # A position table of 514 rows with an offset of 2 reads 512 tokens.
-    return _with_tokens_max(shape, shape.tokens_max - shape.position_offset)
+    return replace(shape, tokens_max=shape.tokens_max - shape.position_offset)
 
 
 def _modernbert(config: Json) -> EncoderConfig:
@@ -247,9 +262,7 @@ def _modernbert_options(config: EncoderConfig) -> dict[str, Any]:
             kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()
         },
         # The defaults are rows of the original vocabulary, which a smaller one does not have.
-        **dict.fromkeys(
-            ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), None
-        ),
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), None),
     }
 
 
@@ -266,9 +279,3 @@ def _require(config: Json, option: str, supported: object, missing: str) -> None
     value = config.get(option, supported)
     if value != supported:
         raise UnsupportedModel(f"{missing} is missing here: {option} is {value!r}")
-
-
-def _with_tokens_max(config: EncoderConfig, tokens_max: int) -> EncoderConfig:
-    from dataclasses import replace
-
-    return replace(config, tokens_max=tokens_max)

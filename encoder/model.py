@@ -6,21 +6,12 @@ Letters in the shape comments: B batch, T tokens, W width, H heads, D head width
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  (the name that torch's own documents use)
+from torch.nn import functional as F
 
-from encoder.config import EncoderConfig, Layout
-
-
-class Pooling(StrEnum):
-    """How the states of a text's tokens become one vector."""
-
-    MEAN = "mean"
-    CLS = "cls"
-    MAX = "max"
+from encoder.config import EncoderConfig, Layout, Pooling
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +152,12 @@ class Encoder(nn.Module):
         self.apply(self._initialize)
 
     def forward(
-        self, ids: Tensor, mask: Tensor | None = None, *, hidden: bool = False, explain: bool = False
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        *,
+        hidden: bool = False,
+        explain: bool = False,
     ) -> Encoded:
         """Encode a padded batch.
 
@@ -174,23 +170,33 @@ class Encoder(nn.Module):
             raise ValueError(f"{tokens} tokens; this model reads {self.config.tokens_max}")
         states = self.embeddings(ids)
         kept, attentions = [states], []
+        views = {local: self._view(tokens, mask, states, local=local) for local in self._kinds}
         for index, layer in enumerate(self.layers):
-            local = index in self.config.local_layers
-            bias = attention_bias(mask, tokens, self.config.local_reach_tokens if local else None,
-                                  like=states)
-            rotation = self._rotation(tokens, states, local=local)
+            bias, rotation = views[index in self.config.local_layers]
             states, weights = layer(states, bias, rotation, explain=explain)
             kept.append(states)
             attentions.append(weights)
-        last = self.final_norm(states)
-        kept[-1] = last
-        return Encoded(last, tuple(kept) if hidden else (), tuple(attentions) if explain else ())
+        kept[-1] = self.final_norm(states)
+        return Encoded(
+            kept[-1], tuple(kept) if hidden else (), tuple(attentions) if explain else ()
+        )
 
-    def _rotation(self, tokens: int, like: Tensor, *, local: bool) -> Tensor | None:
-        if self.config.layout is Layout.BERT:
-            return None
-        theta = self.config.rope_theta_local if local else self.config.rope_theta_global
-        return rotations(tokens, self.config.head_width, theta, like.device)
+    @property
+    def _kinds(self) -> set[bool]:
+        """Which kinds of layer there are: local (True), global (False), or both."""
+        return {index in self.config.local_layers for index in range(self.config.layers)}
+
+    def _view(
+        self, tokens: int, mask: Tensor | None, like: Tensor, *, local: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The attention bias and the rotation that all layers of a kind share."""
+        config = self.config
+        reach = config.local_reach_tokens if local else None
+        bias = attention_bias(mask, tokens, reach, like=like)
+        if config.layout is Layout.BERT:
+            return bias, None
+        theta = config.rope_theta_local if local else config.rope_theta_global
+        return bias, rotations(tokens, config.head_width, theta, like.device)
 
     def _initialize(self, module: nn.Module) -> None:
         """Normal weights of `initializer_range`, cut at two deviations, as BERT starts."""
@@ -258,9 +264,7 @@ def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 
 def norm(config: EncoderConfig) -> nn.LayerNorm:
     """Layer normalisation, with the layout's choice of bias."""
-    return nn.LayerNorm(
-        config.width, eps=config.norm_epsilon, bias=config.layout is Layout.BERT
-    )
+    return nn.LayerNorm(config.width, eps=config.norm_epsilon, bias=config.layout is Layout.BERT)
 
 
 def attention_bias(

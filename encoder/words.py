@@ -122,7 +122,9 @@ def tokens_of(window: Window, span: Span) -> slice:
     """The run of a window's tokens that overlap `span`. Raises WordNotInWindow if none does."""
     overlapping = np.flatnonzero((window.starts < span.end) & (window.ends > span.start))
     if not len(overlapping):
-        raise WordNotInWindow(f"no token of this window covers code points {span.start} to {span.end}")
+        raise WordNotInWindow(
+            f"no token of this window covers code points {span.start} to {span.end}"
+        )
     return slice(int(overlapping[0]), int(overlapping[-1]) + 1)
 
 

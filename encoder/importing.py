@@ -1,0 +1,117 @@
+"""A Hugging Face directory to a model directory: checked, copied, described."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer as RawTokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
+
+from encoder.checkpoint import SHARDS, WEIGHTS, load_sentence_encoder
+from encoder.config import UnsupportedModel
+from encoder.manifest import Manifest, read_manifest, write_manifest
+from encoder.sentence import read_sentence_settings
+from encoder.tokenizer import Tokenizer
+
+# What a sentence-transformers directory holds that loading it needs; nothing else is copied.
+_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "README.md",
+    "LICENSE",
+)
+
+
+def import_directory(
+    source: Path,
+    out: Path,
+    *,
+    name: str = "",
+    word_layers: Sequence[int] = (),
+    dimensions_choices: Sequence[int] = (),
+) -> Manifest:
+    """Copy the model in `source` to `out`, which must not exist, and write its `polyseme.json`.
+
+    name:               of the model, in fingerprints; the source directory's by default
+    word_layers:        whose mean is a word's vector; by default the last half of the layers
+    dimensions_choices: the lengths a vector may be cut to, for a Matryoshka model
+    Raises UnsupportedModel, ModelNotFound, ModelDamaged, FileExistsError.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists; a model is never overwritten")
+    model = load_sentence_encoder(source)  # refuses what we could not export
+    config = model.encoder.config
+    settings = read_sentence_settings(source)
+    _copy(source, out, settings.projection)
+    tokenizer = Tokenizer(out / "tokenizer.json")
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UnsupportedModel(
+            f"the tokenizer has {tokenizer.vocab_size} tokens; the model knows {config.vocab_size}"
+        )
+    manifest = Manifest(
+        name=name or source.resolve().name,
+        width=model.width,
+        states_width=config.width,
+        layers=config.layers,
+        tokens_max=min(settings.tokens_max or config.tokens_max, config.tokens_max),
+        vocab_size=config.vocab_size,
+        pad_id=config.pad_id,
+        pooling=model.pooling,
+        normalized=settings.normalized,
+        prompts=settings.prompts,
+        dimensions_choices=tuple(dimensions_choices),
+        word_layers=tuple(word_layers) or default_word_layers(config.layers),
+    )
+    write_manifest(out, manifest)
+    return read_manifest(out)
+
+
+def default_word_layers(layers: int) -> tuple[int, ...]:
+    """The last half of the layers: context has arrived there, and the last alone is the
+    pretraining task's (Ethayarajh 2019, Vulić et al. 2020)."""
+    return tuple(range(layers // 2 + 1, layers + 1))
+
+
+def _copy(source: Path, out: Path, projection: str) -> None:
+    out.mkdir(parents=True)
+    names = [name for name in _FILES if (source / name).is_file()]
+    names += [path.name for path in source.glob("*.safetensors")]
+    if not (source / WEIGHTS).is_file():
+        names.append(SHARDS)
+    for folder in (*source.glob("*_Pooling"), *([source / projection] if projection else [])):
+        names += [
+            path.relative_to(source).as_posix()
+            for path in folder.iterdir()
+            if path.suffix in (".json", ".safetensors")
+        ]
+    for name in names:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, out / name)
+    if not (out / "tokenizer.json").is_file():
+        _tokenizer_from_vocabulary(source).save(str(out / "tokenizer.json"))
+
+
+def _tokenizer_from_vocabulary(source: Path) -> RawTokenizer:
+    """The WordPiece tokenizer of a directory that has BERT's `vocab.txt` alone."""
+    if not (source / "vocab.txt").is_file():
+        raise UnsupportedModel(
+            f"{source} has neither tokenizer.json nor vocab.txt; "
+            "a tokenizer of another kind is missing here"
+        )
+    import json
+
+    file = source / "tokenizer_config.json"
+    options = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    wrapped = BertWordPieceTokenizer(
+        str(source / "vocab.txt"),
+        lowercase=options.get("do_lower_case", True),
+        handle_chinese_chars=options.get("tokenize_chinese_chars", True),
+        strip_accents=options.get("strip_accents"),
+    )
+    return RawTokenizer.from_str(wrapped.to_str())

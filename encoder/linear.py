@@ -1,0 +1,70 @@
+"""A linear layer in a graph, in each precision: the one place where precisions differ."""
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.graph import GraphBuilder
+
+Floats = NDArray[np.float32]
+
+
+class Arithmetic(Protocol):
+    """How a graph looks up embeddings and multiplies by matrices. States between are fp32."""
+
+    def lookup(self, graph: GraphBuilder, name: str, table: Floats, ids: str) -> str:
+        """Rows of `table` (rows, width) for `ids`, in fp32."""
+
+    def linear(
+        self, graph: GraphBuilder, name: str, states: str, weight: Floats, bias: Floats | None
+    ) -> str:
+        """`states` (..., in) times `weight` (in, out), plus `bias` (out,)."""
+
+    def product(self, graph: GraphBuilder, left: str, right: str) -> str:
+        """A product of two activations, as attention's two are."""
+
+
+class Fp32:
+    """Everything in fp32."""
+
+    def lookup(self, graph: GraphBuilder, name: str, table: Floats, ids: str) -> str:
+        return graph.add("Gather", graph.weight(name, table), ids)
+
+    def linear(
+        self, graph: GraphBuilder, name: str, states: str, weight: Floats, bias: Floats | None
+    ) -> str:
+        product = graph.add("MatMul", states, graph.weight(f"{name}.weight", weight))
+        return _plus(graph, f"{name}.bias", product, bias)
+
+    def product(self, graph: GraphBuilder, left: str, right: str) -> str:
+        return graph.add("MatMul", left, right)
+
+
+class Fp16:
+    """Matrices in fp16; sums over many values (norms, softmax, residuals, pooling) in fp32."""
+
+    def lookup(self, graph: GraphBuilder, name: str, table: Floats, ids: str) -> str:
+        rows = graph.add("Gather", graph.weight(name, _half(table)), ids)
+        return graph.cast(rows, np.float32)
+
+    def linear(
+        self, graph: GraphBuilder, name: str, states: str, weight: Floats, bias: Floats | None
+    ) -> str:
+        half = graph.cast(states, np.float16)
+        product = graph.add("MatMul", half, graph.weight(f"{name}.weight", _half(weight)))
+        return _plus(graph, f"{name}.bias", graph.cast(product, np.float32), bias)
+
+    def product(self, graph: GraphBuilder, left: str, right: str) -> str:
+        halves = [graph.cast(value, np.float16) for value in (left, right)]
+        return graph.cast(graph.add("MatMul", *halves), np.float32)
+
+
+def _plus(graph: GraphBuilder, name: str, value: str, bias: Floats | None) -> str:
+    return value if bias is None else graph.add("Add", value, graph.weight(name, bias))
+
+
+def _half(values: Floats) -> NDArray[Any]:
+    """fp16, with what is too large for it at its largest instead of infinite."""
+    largest = float(np.finfo(np.float16).max)
+    return np.clip(values, -largest, largest).astype(np.float16)

@@ -1,0 +1,206 @@
+"""The encoder of `model.py` as a graph: the same steps, in the same order."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.config import EncoderConfig, Layout, Pooling
+from encoder.graph import GraphBuilder
+from encoder.linear import Arithmetic, Floats
+
+# Large enough that softmax gives exactly 0, small enough that no sum with it overflows.
+MASKED = -1e30
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+class Network:
+    """Writes an encoder's forward pass into a graph. Shapes: B batch, T tokens, W width."""
+
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        config: EncoderConfig,
+        weights: Weights,
+        arithmetic: Arithmetic,
+    ) -> None:
+        """weights: `model.Encoder`'s state, by its names."""
+        self._graph = graph
+        self._config = config
+        self._weights = weights
+        self._arithmetic = arithmetic
+
+    def states(self, ids: str, mask: str) -> list[str]:
+        """The embeddings' output and each layer's, (B, T, W); the last after the final norm."""
+        graph, config = self._graph, self._config
+        tokens = graph.add("Shape", ids, start=1, end=2)  # (1,): T
+        present = graph.cast(mask, np.float32)  # (B, T)
+        padding = graph.add(
+            "Mul", graph.add("Sub", graph.scalar(1.0), present), graph.scalar(MASKED)
+        )
+        padding = graph.add("Unsqueeze", padding, graph.integers(1, 2))  # (B, 1, 1, T)
+        states = [self._embed(ids, tokens)]
+        views = {
+            local: self._view(tokens, padding, local=local)
+            for local in {layer in config.local_layers for layer in range(config.layers)}
+        }
+        for layer in range(config.layers):
+            bias, rotation = views[layer in config.local_layers]
+            states.append(self._layer(layer, states[-1], bias, rotation))
+        if config.layout is Layout.MODERNBERT:
+            states[-1] = self._norm("final_norm", states[-1])
+        return states
+
+    def static(self, ids: str) -> str:
+        """Rows of the word-embedding table."""
+        table = self._weights["embeddings.word.weight"]
+        return self._arithmetic.lookup(self._graph, "embeddings.word", table, ids)
+
+    def pooled(self, states: str, mask: str, pooling: Pooling) -> str:
+        """One vector (B, W) a text."""
+        graph = self._graph
+        if pooling is Pooling.CLS:
+            return graph.add("Gather", states, graph.weight("first", np.array(0)), axis=1)
+        present = graph.add("Unsqueeze", graph.cast(mask, np.float32), graph.integers(2))
+        axis = graph.integers(1)
+        if pooling is Pooling.MAX:
+            absent = graph.add("Sub", graph.scalar(1.0), present)
+            lowered = graph.add("Add", states, graph.add("Mul", absent, graph.scalar(MASKED)))
+            return graph.add("ReduceMax", lowered, axis, keepdims=0)
+        total = graph.add("ReduceSum", graph.add("Mul", states, present), axis, keepdims=0)
+        return graph.add("Div", total, graph.add("ReduceSum", present, axis, keepdims=0))
+
+    def project(self, vectors: str, weight: Floats, bias: Floats | None) -> str:
+        """The linear layer after pooling, in fp32 in every precision: it costs next to nothing."""
+        graph = self._graph
+        product = graph.add("MatMul", vectors, graph.weight("projection.weight", weight))
+        return (
+            product
+            if bias is None
+            else graph.add("Add", product, graph.weight("projection.bias", bias))
+        )
+
+    def _embed(self, ids: str, tokens: str) -> str:
+        graph, weights = self._graph, self._weights
+        states = self.static(ids)
+        if self._config.layout is Layout.BERT:
+            offset = self._config.position_offset
+            table = weights["embeddings.position.weight"][offset:]
+            table = table + weights["embeddings.token_type.weight"][0]
+            states = graph.add("Add", states, self._first_rows("positions", table, tokens))
+        return self._norm("embeddings.norm", states)
+
+    def _layer(self, layer: int, states: str, bias: str, rotation: tuple[str, str] | None) -> str:
+        graph, name = self._graph, f"layers.{layer}"
+        if self._config.layout is Layout.BERT:
+            mixed = self._attention(name, states, bias, rotation)
+            states = self._norm(f"{name}.attention_norm", graph.add("Add", states, mixed))
+            inner = self._feed_forward(name, states)
+            return self._norm(f"{name}.feed_forward_norm", graph.add("Add", states, inner))
+        normed = self._norm(f"{name}.attention_norm", states) if layer else states
+        states = graph.add("Add", states, self._attention(name, normed, bias, rotation))
+        normed = self._norm(f"{name}.feed_forward_norm", states)
+        return graph.add("Add", states, self._feed_forward(name, normed))
+
+    def _attention(
+        self, name: str, states: str, bias: str, rotation: tuple[str, str] | None
+    ) -> str:
+        graph, config = self._graph, self._config
+        name = f"{name}.attention"
+        stacked = self._linear(f"{name}.query_key_value", states)  # (B, T, 3W)
+        shape = graph.integers(0, 0, 3, config.heads, config.head_width)
+        heads = graph.add("Transpose", graph.add("Reshape", stacked, shape), perm=[2, 0, 3, 1, 4])
+        query, key, value = (
+            graph.add("Gather", heads, graph.weight(f"part_{i}", np.array(i)), axis=0)
+            for i in range(3)
+        )  # each (B, H, T, D)
+        if rotation is not None:
+            query, key = self._rotate(query, rotation), self._rotate(key, rotation)
+        query = graph.add("Mul", query, graph.scalar(1 / math.sqrt(config.head_width)))
+        scores = self._arithmetic.product(
+            graph, query, graph.add("Transpose", key, perm=[0, 1, 3, 2])
+        )
+        shares = graph.add("Softmax", graph.add("Add", scores, bias), axis=-1)  # (B, H, T, T)
+        mixed = self._arithmetic.product(graph, shares, value)
+        mixed = graph.add("Transpose", mixed, perm=[0, 2, 1, 3])
+        mixed = graph.add("Reshape", mixed, graph.integers(0, 0, config.width))
+        return self._linear(f"{name}.output", mixed)
+
+    def _feed_forward(self, name: str, states: str) -> str:
+        graph = self._graph
+        inner = self._linear(f"{name}.feed_forward.inner", states)
+        if self._config.layout is Layout.MODERNBERT:
+            activated, gate = graph.split("Split", inner, outputs=2, axis=-1, num_outputs=2)
+            inner = graph.add("Mul", graph.add("Gelu", activated), gate)
+        else:
+            inner = graph.add("Gelu", inner)
+        return self._linear(f"{name}.feed_forward.outer", inner)
+
+    def _view(
+        self, tokens: str, padding: str, *, local: bool
+    ) -> tuple[str, tuple[str, str] | None]:
+        """The attention bias and RoPE's cosines and sines that all layers of a kind share."""
+        graph, config = self._graph, self._config
+        bias = padding
+        if local:
+            near = self._near(tokens)
+            bias = graph.add("Min", padding, near)
+            # A padded token out of everybody's reach would see only minus infinity; as all its
+            # scores are then equally low, softmax still gives numbers, and nobody reads them.
+        if config.layout is Layout.BERT:
+            return bias, None
+        theta = config.rope_theta_local if local else config.rope_theta_global
+        angles = _angles(config.tokens_max, config.head_width, theta)
+        kind = "local" if local else "global"
+        return bias, (
+            self._first_rows(f"cosines_{kind}", np.cos(angles), tokens),
+            self._first_rows(f"sines_{kind}", np.sin(angles), tokens),
+        )
+
+    def _near(self, tokens: str) -> str:
+        """(T, T): 0 where a token sees another of a local layer, MASKED where not."""
+        graph = self._graph
+        zero, one = (graph.weight(f"index_{i}", np.array(i)) for i in (0, 1))
+        length = graph.add("Squeeze", tokens, graph.integers(0))
+        positions = graph.cast(graph.add("Range", zero, length, one), np.float32)
+        column = graph.add("Unsqueeze", positions, graph.integers(1))
+        distance = graph.add("Abs", graph.add("Sub", column, positions))
+        far = graph.add("Greater", distance, graph.scalar(float(self._config.local_reach_tokens)))
+        return graph.add("Mul", graph.cast(far, np.float32), graph.scalar(MASKED))
+
+    def _rotate(self, heads: str, rotation: tuple[str, str]) -> str:
+        graph = self._graph
+        first, second = graph.split("Split", heads, outputs=2, axis=-1, num_outputs=2)
+        turned = graph.add("Concat", graph.add("Neg", second), first, axis=-1)
+        cosines, sines = rotation
+        return graph.add("Add", graph.add("Mul", heads, cosines), graph.add("Mul", turned, sines))
+
+    def _first_rows(self, name: str, table: Floats, tokens: str) -> str:
+        """The first T rows of a table with a row for each position."""
+        graph = self._graph
+        whole = graph.weight(name, np.ascontiguousarray(table, dtype=np.float32))
+        return graph.add("Slice", whole, graph.integers(0), tokens, graph.integers(0))
+
+    def _linear(self, name: str, states: str) -> str:
+        weight = np.ascontiguousarray(self._weights[f"{name}.weight"].T)
+        return self._arithmetic.linear(
+            self._graph, name, states, weight, self._weights.get(f"{name}.bias")
+        )
+
+    def _norm(self, name: str, states: str) -> str:
+        graph = self._graph
+        inputs = [graph.weight(f"{name}.weight", self._weights[f"{name}.weight"])]
+        if f"{name}.bias" in self._weights:
+            inputs.append(graph.weight(f"{name}.bias", self._weights[f"{name}.bias"]))
+        epsilon = self._config.norm_epsilon
+        return graph.add("LayerNormalization", states, *inputs, axis=-1, epsilon=epsilon)
+
+
+def _angles(tokens_max: int, head_width: int, theta: float) -> Floats:
+    """RoPE's angles (tokens_max, D), in fp32 as torch computes them: see `model.rotations`."""
+    pairs = np.arange(0, head_width, 2, dtype=np.float32)
+    frequencies = np.float32(1.0) / np.float32(theta) ** (pairs / np.float32(head_width))
+    angles = np.outer(np.arange(tokens_max, dtype=np.float32), frequencies)
+    return np.concatenate([angles, angles], axis=-1, dtype=np.float32)

@@ -1,0 +1,246 @@
+"""A model directory in use: windows of token ids to vectors, on onnxruntime, without torch."""
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.config import Pooling
+from encoder.manifest import (
+    Graph,
+    Manifest,
+    ModelDamaged,
+    ModelNotFound,
+    Precision,
+    graph_path,
+    read_manifest,
+    verify,
+    weights_path,
+)
+from encoder.session import Device, DeviceMissing, Session
+from encoder.tokenizer import Tokenizer, Window
+
+__all__ = [
+    "DeviceMissing",
+    "Encoder",
+    "Fingerprint",
+    "ModelDamaged",
+    "ModelNotFound",
+    "Pooling",
+    "Precision",
+    "PrecisionMissing",
+    "finish",
+    "normalize",
+    "pool",
+]
+
+
+class PrecisionMissing(ValueError):
+    """The model directory has no graphs of this precision."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """Everything that decides a vector's values: equal fingerprints, comparable vectors."""
+
+    model: str
+    weights_sha256: str
+    tokenizer_sha256: str
+    pooling: str
+    prompt: str
+    dimensions: int
+    normalized: bool
+    numeric_class: str
+
+    @property
+    def combined(self) -> str:
+        """SHA-256 over all of it, in hexadecimal."""
+        parts = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self)]
+        return hashlib.sha256("\n".join(parts).encode("utf-8")).hexdigest()
+
+    def differences(self, other: "Fingerprint") -> list[str]:
+        """The names of what differs, in the order of the fields."""
+        return [
+            field.name
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(other, field.name)
+        ]
+
+
+class Encoder:
+    """A loaded model. Thread-safe; the GIL is released while the model runs.
+
+    A window's result does not depend on its neighbours in a batch.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        manifest: Manifest,
+        *,
+        precision: Precision,
+        threads: int,
+        device: Device,
+    ) -> None:
+        """Use `Encoder.load`, which also checks the files."""
+        self.name = manifest.name
+        self.width = manifest.width
+        self.states_width = manifest.states_width
+        self.layers = manifest.layers
+        self.tokens_max = manifest.tokens_max
+        self.vocab_size = manifest.vocab_size
+        self.pooling = manifest.pooling
+        self.normalized = manifest.normalized
+        self.prompts: Mapping[str, str] = dict(manifest.prompts)
+        self.dimensions_choices = manifest.dimensions_choices or (manifest.width,)
+        self.word_layers = manifest.word_layers
+        self.precision = precision
+        self.tokenizer = Tokenizer(directory / "tokenizer.json")
+        self.weights_sha256 = manifest.files[weights_path(precision)].sha256
+        self._pad_id = manifest.pad_id
+        self._directory = directory
+        self._threads = threads
+        self._device = device
+        self._sessions: dict[Graph, Session] = {}
+        self._opening = threading.Lock()
+        self._session(Graph.POOLED)
+
+    @classmethod
+    def load(
+        cls,
+        directory: Path,
+        *,
+        precision: Precision = Precision.INT8,
+        threads: int = 0,
+        device: Device = "cpu",
+    ) -> "Encoder":
+        """Check every file's SHA-256, then load the model.
+
+        threads: cores for one call; 0 for as many as the process may use
+        Raises ModelNotFound, ModelDamaged (names the file), PrecisionMissing, DeviceMissing.
+        """
+        manifest = read_manifest(directory)
+        if precision not in manifest.precisions:
+            present = ", ".join(manifest.precisions) or "none"
+            raise PrecisionMissing(
+                f"{directory} has no {precision} graphs (it has: {present}); write them with: "
+                f"polyseme-model export {directory}"
+            )
+        verify(directory, manifest)
+        return cls(directory, manifest, precision=precision, threads=threads, device=device)
+
+    def fingerprint(
+        self,
+        *,
+        pooling: Pooling | None = None,
+        prompt: str = "",
+        dimensions: int | None = None,
+        normalized: bool | None = None,
+    ) -> Fingerprint:
+        """The identity of vectors made this way; what is not given is the model's own choice."""
+        return Fingerprint(
+            model=self.name,
+            weights_sha256=self.weights_sha256,
+            tokenizer_sha256=self.tokenizer.sha256,
+            pooling=str(pooling or self.pooling),
+            prompt=prompt,
+            dimensions=dimensions or self.width,
+            normalized=self.normalized if normalized is None else normalized,
+            numeric_class=str(self.precision),
+        )
+
+    def pooled(self, windows: Sequence[Window]) -> NDArray[np.float32]:
+        """One vector a window, (windows, width): the model's own pooling, not normalised."""
+        if not windows:
+            return np.empty((0, self.width), dtype=np.float32)
+        return self._session(Graph.POOLED).run(self._inputs(windows), ["pooled"])[0]
+
+    def states(self, windows: Sequence[Window], layers: Sequence[int]) -> list[NDArray[np.float32]]:
+        """For each window the token states of `layers`, (layers asked for, tokens, states_width).
+
+        Layer 0 is the embeddings' output; the last is what pooling sees. Raises ValueError for
+        a layer that the model does not have.
+        """
+        for layer in layers:
+            if not 0 <= layer <= self.layers:
+                raise ValueError(f"layer {layer} does not exist; this model has 0 to {self.layers}")
+        if not windows or not layers:
+            return [np.empty((0, len(w.ids), self.states_width), np.float32) for w in windows]
+        wanted = sorted(set(layers))
+        outputs = self._session(Graph.STATES).run(
+            self._inputs(windows), [f"layer_{layer}" for layer in wanted]
+        )
+        by_layer = dict(zip(wanted, outputs, strict=True))
+        return [
+            np.stack([by_layer[layer][row, : len(window.ids)] for layer in layers])
+            for row, window in enumerate(windows)
+        ]
+
+    def static(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Rows of the word-embedding table, (ids, states_width): vectors without any context.
+
+        Raises ValueError for an id outside the vocabulary.
+        """
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < self.vocab_size:
+            raise ValueError(f"an id is outside the vocabulary of {self.vocab_size}")
+        return self._session(Graph.STATIC).run({"ids": ids.astype(np.int64)}, ["static"])[0]
+
+    def _session(self, graph: Graph) -> Session:
+        """Graphs beside the first are opened when first asked for: many servers never ask."""
+        with self._opening:
+            if graph not in self._sessions:
+                self._sessions[graph] = Session(
+                    self._directory / graph_path(self.precision, graph),
+                    threads=self._threads,
+                    device=self._device,
+                )
+            return self._sessions[graph]
+
+    def _inputs(self, windows: Sequence[Window]) -> dict[str, NDArray[np.int64]]:
+        longest = max(len(window.ids) for window in windows)
+        if longest > self.tokens_max:
+            raise ValueError(f"a window has {longest} tokens; this model reads {self.tokens_max}")
+        return padded(windows, self._pad_id)
+
+
+def padded(windows: Sequence[Window], pad_id: int) -> dict[str, NDArray[np.int64]]:
+    """The `ids` and `mask` (windows, tokens of the longest) that a graph reads."""
+    ids = np.full((len(windows), max(len(w.ids) for w in windows)), pad_id, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, window in enumerate(windows):
+        ids[row, : len(window.ids)] = window.ids
+        mask[row, : len(window.ids)] = 1
+    return {"ids": ids, "mask": mask}
+
+
+def pool(states: NDArray[np.float32], pooling: Pooling) -> NDArray[np.float32]:
+    """One vector (width,) of a window's token states (tokens, width)."""
+    match pooling:
+        case Pooling.MEAN:
+            vector = states.mean(axis=0)
+        case Pooling.CLS:
+            vector = states[0]
+        case Pooling.MAX:
+            vector = states.max(axis=0)
+    return np.ascontiguousarray(vector, dtype=np.float32)
+
+
+def normalize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale each row to length 1; a row of zeros stays as it is."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+
+
+def finish(vectors: NDArray[np.float32], dimensions: int, normalized: bool) -> NDArray[np.float32]:
+    """The first `dimensions` values of each row (Matryoshka), scaled to length 1 if `normalized`.
+
+    Raises ValueError if the rows are shorter than that.
+    """
+    if not 1 <= dimensions <= vectors.shape[-1]:
+        raise ValueError(f"dimensions {dimensions} is not in 1 to {vectors.shape[-1]}")
+    cut = np.ascontiguousarray(vectors[..., :dimensions])
+    return normalize(cut) if normalized else cut

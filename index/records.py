@@ -1,0 +1,185 @@
+"""Documents as rows of SQLite: written, removed, read, and checked when read."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.documents import StoredDocument
+from index.errors import DataDamaged
+from index.fields import Field, fields_of
+
+VECTOR_TYPE = np.dtype("<f4")
+ROWS_A_QUERY = 500  # row numbers in one IN (...); SQLite's own limit is far above
+
+COLUMNS = "row, id, sequence, created_at, updated_at, crc, metadata, text"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A row of `documents`."""
+
+    row: int
+    id: str
+    sequence: int
+    created_at: float
+    updated_at: float
+    metadata: str  # canonical JSON
+    text: str
+
+    def crc(self) -> int:
+        head = f"{self.row},{self.sequence},{self.created_at!r},{self.updated_at!r}"
+        return zlib.crc32("\0".join((head, self.id, self.metadata, self.text)).encode())
+
+    def stored(self, vector: NDArray[np.float32] | None = None) -> StoredDocument:
+        return StoredDocument(
+            id=self.id, text=self.text, metadata=json.loads(self.metadata), vector=vector,
+            sequence=self.sequence, created_at=self.created_at, updated_at=self.updated_at,
+        )  # fmt: skip
+
+
+def insert(connection: sqlite3.Connection, record: Record, vector: NDArray[np.float32]) -> None:
+    connection.execute(
+        f"INSERT INTO documents ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            record.row, record.id, record.sequence, record.created_at, record.updated_at,
+            record.crc(), record.metadata, record.text,
+        ),
+    )  # fmt: skip
+    blob = vector.astype(VECTOR_TYPE).tobytes()
+    connection.execute(
+        "INSERT INTO vectors VALUES (?, ?, ?)", (record.row, vector_crc(record.row, blob), blob)
+    )
+    insert_derived(connection, record)
+
+
+def insert_derived(connection: sqlite3.Connection, record: Record) -> None:
+    """What filters and lexical search need to find `record`."""
+    connection.execute("INSERT INTO lexical (rowid, text) VALUES (?, ?)", (record.row, record.text))
+    connection.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", _field_rows(record))
+
+
+def remove(connection: sqlite3.Connection, record: Record) -> None:
+    """Take `record` out of every table; it must be exactly as it is stored."""
+    connection.execute(
+        "INSERT INTO lexical (lexical, rowid, text) VALUES ('delete', ?, ?)",
+        (record.row, record.text),
+    )
+    connection.executemany(
+        "DELETE FROM fields WHERE path = ? AND kind = ? AND value = ? AND row = ?",
+        _field_rows(record),
+    )
+    connection.execute("DELETE FROM vectors WHERE row = ?", (record.row,))
+    connection.execute("DELETE FROM documents WHERE row = ?", (record.row,))
+
+
+def _field_rows(record: Record) -> Iterator[tuple[str, str, int | float | str, int]]:
+    fields: set[Field] = fields_of(json.loads(record.metadata))
+    return ((f.path, f.kind, f.value, record.row) for f in fields)
+
+
+def vector_crc(row: int, blob: bytes) -> int:
+    return zlib.crc32(blob, row & 0xFFFFFFFF)
+
+
+class Reader:
+    """Reads documents on one connection, and refuses those whose checksum is wrong."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, dimensions: int) -> None:
+        self.connection = connection
+        self._path = path
+        self._dimensions = dimensions
+
+    def sequence(self) -> int:
+        found = self.connection.execute("SELECT value FROM meta WHERE key = 'sequence'").fetchone()
+        if found is None or not isinstance(found[0], int):
+            raise DataDamaged(self._path, "it has no sequence")
+        return found[0]
+
+    def by_id(self, id: str) -> Record | None:
+        found = self.connection.execute(
+            f"SELECT {COLUMNS} FROM documents WHERE id = ?", (id,)
+        ).fetchone()
+        return None if found is None else self._record(found)
+
+    def select(self, condition: str, parameters: Sequence[object]) -> Iterator[Record]:
+        """Records for `SELECT … FROM documents WHERE condition`."""
+        cursor = self.connection.execute(
+            f"SELECT {COLUMNS} FROM documents WHERE {condition}", tuple(parameters)
+        )
+        return map(self._record, cursor)
+
+    def by_rows(self, rows: Iterable[int]) -> dict[int, Record]:
+        """The records with these row numbers, as far as they exist."""
+        return {
+            record.row: record
+            for chunk in _chunks(rows)
+            for record in self.select(f"row IN ({_marks(chunk)})", chunk)
+        }
+
+    def ids(self, rows: Iterable[int]) -> dict[int, str]:
+        """The ids of these rows, without reading their texts."""
+        return {
+            row: id
+            for chunk in _chunks(rows)
+            for row, id in self.connection.execute(
+                f"SELECT row, id FROM documents WHERE row IN ({_marks(chunk)})", chunk
+            )
+        }
+
+    def vectors(self, rows: Iterable[int]) -> dict[int, NDArray[np.float32]]:
+        """The vectors of these rows, as far as they exist."""
+        return {
+            row: vector
+            for chunk in _chunks(rows)
+            for row, vector in self.vectors_where(f"row IN ({_marks(chunk)})", chunk)
+        }
+
+    def vectors_where(
+        self, condition: str, parameters: Sequence[object]
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        cursor = self.connection.execute(
+            f"SELECT row, crc, vector FROM vectors WHERE {condition}", tuple(parameters)
+        )
+        for row, crc, blob in cursor:
+            yield row, self._vector(row, crc, blob)
+
+    def all_rows(self) -> NDArray[np.int64]:
+        """Every document's row number, rising."""
+        cursor = self.connection.execute("SELECT row FROM documents")
+        return np.sort(np.fromiter((row for (row,) in cursor), dtype=np.int64))
+
+    def _record(self, columns: tuple[object, ...]) -> Record:
+        row, id, sequence, created_at, updated_at, crc, metadata, text = columns
+        try:
+            record = Record(row, id, sequence, created_at, updated_at, metadata, text)  # type: ignore[arg-type]  # the checksum says whether they are what was stored
+            right = record.crc() == crc
+        except (TypeError, UnicodeEncodeError):
+            right = False
+        if not right:
+            raise DataDamaged(self._path, f"the checksum of document {id!r} is wrong")
+        return record
+
+    def _vector(self, row: int, crc: int, blob: object) -> NDArray[np.float32]:
+        size = self._dimensions * VECTOR_TYPE.itemsize
+        if not isinstance(blob, bytes) or len(blob) != size or vector_crc(row, blob) != crc:
+            raise DataDamaged(self._path, f"the checksum of the vector in row {row} is wrong")
+        return np.frombuffer(blob, dtype=VECTOR_TYPE)
+
+
+def _chunks(rows: Iterable[int]) -> Iterator[list[int]]:
+    remaining = iter(rows)
+    while chunk := [int(row) for row in islice(remaining, ROWS_A_QUERY)]:
+        yield chunk
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))

@@ -1,0 +1,215 @@
+"""One search over one view: dense, lexical or both, filtered, ranked the same way every time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.dense import Ranked, nearest, nearest_exactly
+from index.documents import Hit, Query, SearchMode, SearchResult
+from index.filter import Filter, matches
+from index.filter_sql import rows_sql
+from index.fusion import reciprocal_rank_fusion
+from index.lexical import match_expression
+from index.reading import View
+from index.settings import StoreSettings
+
+FUSED_MIN = 100  # each list that is fused is at least so deep
+FUSED_FACTOR = 4  # and so many times k
+WIDENED_MAX = 4_096  # candidates looked at before a filtered search becomes an exact one
+
+# Ties at the k-th place are kept, so that they can be ordered by id; best (smallest) bm25 first.
+LEXICAL = """
+WITH found AS MATERIALIZED (
+    SELECT rowid AS row, bm25(lexical) AS score FROM lexical WHERE lexical MATCH ? {condition}
+), last AS (SELECT score FROM found ORDER BY score LIMIT 1 OFFSET ?)
+SELECT documents.row, documents.id, -score FROM found JOIN documents USING (row)
+WHERE score <= coalesce((SELECT score FROM last), 9e999) ORDER BY score, documents.id LIMIT ?
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A document that one side found."""
+
+    row: int
+    id: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one side found, best first; `candidates`: how many it looked at closely."""
+
+    found: list[Scored]
+    candidates: int
+    exact: bool
+
+
+NO_SIDE = Side([], 0, exact=True)
+
+
+class Search:
+    """One query on one view; `vector` is as the collection stores vectors."""
+
+    def __init__(
+        self, view: View, query: Query, vector: NDArray[np.float32] | None, settings: StoreSettings
+    ) -> None:
+        self._view = view
+        self._query = query
+        self._vector = vector
+        self._settings = settings
+
+    def run(self, ranked: Ranked | None = None) -> SearchResult:
+        """ranked: the dense side's answer, where a batch found it already."""
+        k = self._query.k
+        dense, lexical = NO_SIDE, NO_SIDE
+        match self._query.mode:
+            case SearchMode.DENSE:
+                dense = self._dense(k, ranked)
+                hits = self._single(dense, is_dense=True)
+            case SearchMode.LEXICAL:
+                lexical = self._lexical(k)
+                hits = self._single(lexical, is_dense=False)
+            case SearchMode.HYBRID:
+                depth = max(FUSED_MIN, FUSED_FACTOR * k)
+                dense, lexical = self._dense(depth, ranked), self._lexical(depth)
+                hits = self._fused(dense.found, lexical.found)
+        return SearchResult(
+            hits=tuple(self._with_documents(hits)),
+            sequence=self._view.generation.sequence,
+            exhausted=len(hits) < k,
+            exact=dense.exact,
+            candidates=dense.candidates + lexical.candidates,
+            search_s=0.0,
+        )
+
+    def _single(self, side: Side, *, is_dense: bool) -> list[tuple[int, Hit]]:
+        hits = []
+        for rank, found in enumerate(side.found, start=1):
+            parts = (found.score, None, rank, None) if is_dense else (None, found.score, None, rank)
+            hits.append((found.row, _hit(found.id, found.score, *parts)))
+        return hits
+
+    def _fused(self, dense: list[Scored], lexical: list[Scored]) -> list[tuple[int, Hit]]:
+        scores = reciprocal_rank_fusion([[f.id for f in dense], [f.id for f in lexical]])
+        by_dense = {f.id: (rank, f) for rank, f in enumerate(dense, start=1)}
+        by_lexical = {f.id: (rank, f) for rank, f in enumerate(lexical, start=1)}
+        hits = []
+        for id in sorted(scores, key=lambda id: (-scores[id], id))[: self._query.k]:
+            dense_rank, dense_found = by_dense.get(id, (None, None))
+            lexical_rank, lexical_found = by_lexical.get(id, (None, None))
+            found = dense_found or lexical_found
+            assert found is not None
+            hit = _hit(
+                id, scores[id], dense_found and dense_found.score,
+                lexical_found and lexical_found.score, dense_rank, lexical_rank,
+            )  # fmt: skip
+            hits.append((found.row, hit))
+        return hits
+
+    # The dense side
+
+    def _dense(self, k: int, ranked: Ranked | None) -> Side:
+        assert self._vector is not None
+        exact = self._query.exact
+        if ranked is None and self._query.filter is not None:
+            ranked, exact = self._filtered(self._query.filter, k, self._vector)
+        elif ranked is None and exact:
+            ranked = nearest_exactly(self._view.generation, self._vector, k)
+        elif ranked is None:
+            ranked = nearest(self._view.generation, self._vector, k, self._settings)
+        rows, scores = ranked
+        ids = self._view.reader.ids(rows.tolist())
+        found = [
+            Scored(row, ids[row], score) for row, score in zip(*_lists(rows, scores), strict=True)
+        ]
+        found.sort(key=lambda scored: (-scored.score, scored.id))
+        return Side(found[:k], len(rows), exact or self._all_exact())
+
+    def _all_exact(self) -> bool:
+        return not any(segment.live for segment in self._view.generation.segments)
+
+    def _filtered(self, filter: Filter, k: int, vector: NDArray[np.float32]) -> tuple[Ranked, bool]:
+        """The k nearest that pass, and whether every one that passes was compared.
+
+        A filter that passes few is answered by comparing all of these. One that passes many is
+        checked on the nearest candidates, more and more of them, until k have passed.
+        """
+        limit = -1 if self._query.exact else self._settings.filtered_exact_max + 1
+        allowed = self._allowed(filter, limit)
+        if limit < 0 or len(allowed) < limit:
+            return nearest_exactly(self._view.generation, vector, k, allowed), True
+        wanted = 4 * k
+        while wanted <= WIDENED_MAX:
+            rows, scores = nearest(self._view.generation, vector, wanted, self._settings)
+            passed = self._passed(rows, filter)
+            if np.count_nonzero(passed) >= k:
+                return (rows[passed], scores[passed]), False
+            wanted *= 4
+        allowed = self._allowed(filter, -1)
+        return nearest_exactly(self._view.generation, vector, k, allowed), True
+
+    def _allowed(self, filter: Filter, limit: int) -> NDArray[np.int64]:
+        sql, parameters = rows_sql(filter)
+        cursor = self._view.reader.connection.execute(
+            f"SELECT row FROM ({sql}) LIMIT ?", (*parameters, limit)
+        )
+        return np.sort(np.fromiter((row for (row,) in cursor), np.int64))
+
+    def _passed(self, rows: NDArray[np.int64], filter: Filter) -> NDArray[np.bool_]:
+        records = self._view.reader.by_rows(rows.tolist())
+        verdicts = (matches(filter, json.loads(records[row].metadata)) for row in rows.tolist())
+        return np.fromiter(verdicts, np.bool_, len(rows))
+
+    # The lexical side
+
+    def _lexical(self, k: int) -> Side:
+        expression = match_expression(self._query.text or "", self._settings.query_terms_max)
+        if not expression:
+            return NO_SIDE
+        condition, parameters = "", []
+        if self._query.filter is not None:
+            sql, parameters = rows_sql(self._query.filter)
+            condition = f"AND rowid IN ({sql})"
+        cursor = self._view.reader.connection.execute(
+            LEXICAL.format(condition=condition), (expression, *parameters, k - 1, k)
+        )
+        found = [Scored(row, id, score) for row, id, score in cursor]
+        return Side(found, len(found), exact=True)
+
+    def _with_documents(self, hits: list[tuple[int, Hit]]) -> list[Hit]:
+        if not self._query.with_documents:
+            return [hit for _, hit in hits]
+        rows = [row for row, _ in hits]
+        records = self._view.reader.by_rows(rows)
+        vectors = self._view.reader.vectors(rows) if self._query.with_vectors else {}
+        return [
+            Hit(
+                id=hit.id, score=hit.score, dense_score=hit.dense_score,
+                lexical_score=hit.lexical_score, dense_rank=hit.dense_rank,
+                lexical_rank=hit.lexical_rank, document=records[row].stored(vectors.get(row)),
+            )
+            for row, hit in hits
+        ]  # fmt: skip
+
+
+def _hit(
+    id: str,
+    score: float,
+    dense_score: float | None,
+    lexical_score: float | None,
+    dense_rank: int | None,
+    lexical_rank: int | None,
+) -> Hit:
+    return Hit(
+        id=id, score=score, dense_score=dense_score, lexical_score=lexical_score,
+        dense_rank=dense_rank, lexical_rank=lexical_rank,
+    )  # fmt: skip
+
+
+def _lists(rows: NDArray[np.int64], scores: NDArray[np.float64]) -> tuple[list[int], list[float]]:
+    return rows.tolist(), scores.tolist()

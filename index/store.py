@@ -1,0 +1,199 @@
+"""A data directory: named collections, one process.
+
+LOCK                        the process id of its user; held by flock
+FORMAT                      the format's number, as text
+collections/<name>/         documents.sqlite3 (index/database.py), segments/ (index/segments.py)
+collections/.<name>.<what>  a collection that is being made or removed; cleared when opening
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Self
+
+from index import database
+from index.collection import Collection
+from index.errors import (
+    Closed,
+    CollectionExists,
+    CollectionNotFound,
+    DataDamaged,
+    EtagMismatch,
+    FormatTooNew,
+    StoreError,
+)
+from index.files import DirectoryLock, sync_directory, translated, write_file
+from index.settings import StoreSettings
+from index.spec import JSON, CollectionSpec
+
+FORMAT = 1
+
+
+class Store:
+    """All collections of one directory. Thread-safe."""
+
+    def __init__(self, directory: Path, settings: StoreSettings) -> None:
+        self.directory = directory
+        self.settings = settings
+        self._collections: dict[str, Collection] = {}
+        self._damaged: dict[str, StoreError] = {}
+        self._lock = threading.RLock()
+        self._closed = False
+        self._home = directory / "collections"
+        with translated(directory):
+            self._home.mkdir(parents=True, exist_ok=True)
+            self._directory_lock = DirectoryLock(directory / "LOCK")
+        try:
+            self._check_format()
+            self._clear_leftovers()
+            self._open_all()
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def open(cls, directory: Path, settings: StoreSettings | None = None) -> Self:
+        """Open, or create, the data directory.
+
+        Raises DirectoryInUse, FormatTooNew, DiskFull, StorageFailed. A damaged collection does
+        not keep the others from being served: it is in `damaged`, and asking for it raises.
+        """
+        return cls(directory, settings or StoreSettings())
+
+    @property
+    def damaged(self) -> Mapping[str, StoreError]:
+        """Collections that could not be opened, by name, with the reason."""
+        return MappingProxyType(self._damaged)
+
+    def create(self, spec: CollectionSpec) -> Collection:
+        """Raises CollectionExists, InvalidInput."""
+        spec.checked(dimensions_max=self.settings.dimensions_max)
+        with self._lock:
+            self._check_new(spec.name)
+            temporary = self._home / f".{spec.name}.creating"
+            with translated(temporary), database.translated(temporary):
+                temporary.mkdir()
+                meta = {"spec": spec.to_json(), "created_at": time.time()}
+                counters = {"sequence": 0, "next_row": 1}
+                database.create(temporary / database.FILE_NAME, {**meta, **counters})
+                return self._adopt(temporary, spec.name)
+
+    def collection(self, name: str) -> Collection:
+        """Raises CollectionNotFound, or what is wrong with a damaged one."""
+        with self._lock:
+            self._check_open()
+            if name in self._damaged:
+                raise self._damaged[name]
+            if name not in self._collections:
+                raise CollectionNotFound(name)
+            return self._collections[name]
+
+    def list(self) -> list[Collection]:
+        """All that can be used, by name."""
+        with self._lock:
+            self._check_open()
+            return [self._collections[name] for name in sorted(self._collections)]
+
+    def update(
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        embedding: Mapping[str, JSON] | None = None,
+        etag: str = "",
+    ) -> Collection:
+        """Change what may change. Raises EtagMismatch when `etag` is given and not current."""
+        with self._lock:
+            collection = self.collection(name)
+            self._check_etag(collection, etag)
+            spec = collection.spec
+            if description is not None:
+                spec = replace(spec, description=description)
+            if embedding is not None:
+                spec = replace(spec, embedding=embedding)
+            collection.update_spec(spec)
+            return collection
+
+    def delete(self, name: str, *, etag: str = "") -> None:
+        """Remove the collection and all its files. A damaged one can be removed too."""
+        with self._lock:
+            self._check_open()
+            if name not in self._damaged:
+                self._check_etag(self.collection(name), etag)
+            collection = self._collections.pop(name, None)
+            self._damaged.pop(name, None)
+            if collection is not None:
+                collection.close()
+            directory = self._home / f".{name}.deleting"
+            with translated(directory):
+                (self._home / name).rename(directory)
+                sync_directory(self._home)
+                shutil.rmtree(directory)
+
+    def close(self) -> None:
+        """Close every collection and let another process in."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            for collection in self._collections.values():
+                collection.close()
+            self._directory_lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _adopt(self, temporary: Path, name: str) -> Collection:
+        """Give a finished directory its name, durably, and open it."""
+        sync_directory(temporary)
+        temporary.rename(self._home / name)
+        sync_directory(self._home)
+        collection = Collection(self._home / name, self.settings)
+        self._collections[name] = collection
+        return collection
+
+    def _check_new(self, name: str) -> None:
+        self._check_open()
+        if name in self._collections or name in self._damaged:
+            raise CollectionExists(name)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed(str(self.directory))
+
+    @staticmethod
+    def _check_etag(collection: Collection, etag: str) -> None:
+        if etag and etag != collection.etag:
+            raise EtagMismatch(collection.name, etag, collection.etag)
+
+    def _check_format(self) -> None:
+        path = self.directory / "FORMAT"
+        if not path.exists():
+            write_file(path, f"{FORMAT}\n".encode())
+            return
+        found = path.read_bytes()[:32].strip()
+        if not found.isdigit():
+            raise DataDamaged(path, "it should hold the number of the data format")
+        if int(found) > FORMAT:
+            raise FormatTooNew(path, int(found), FORMAT)
+
+    def _clear_leftovers(self) -> None:
+        for path in self._home.glob(".*"):
+            shutil.rmtree(path)
+
+    def _open_all(self) -> None:
+        for name in sorted(os.listdir(self._home)):
+            try:
+                self._collections[name] = Collection(self._home / name, self.settings)
+            except (DataDamaged, FormatTooNew) as error:
+                self._damaged[name] = error

@@ -1,0 +1,170 @@
+"""The one writer of a collection. Concurrent writes share a transaction, and so its fsync.
+
+Whoever gets the lock first leads: it applies every waiting change, each in a savepoint of its
+own, commits once, and shows memory the result. The others find their change done.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from index.changes import Change, Once, Transaction
+from index.database import free_bytes, translated
+from index.documents import Written
+from index.errors import Closed, DataDamaged, DiskFull, StorageFailed, StoreError
+from index.generation import Generation
+from index.records import Reader
+from index.settings import StoreSettings
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A change that waits, and then its outcome."""
+
+    change: Change | Once
+    written: Written | None = None
+    error: BaseException | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.written is not None or self.error is not None
+
+    def outcome(self) -> Written:
+        if self.error is not None:
+            raise self.error
+        assert self.written is not None
+        return self.written
+
+
+class Writer:
+    """Applies changes in order. A change is durable, and visible, before `write` returns."""
+
+    def __init__(
+        self,
+        path: Path,
+        reader: Reader,
+        next_row: int,
+        settings: StoreSettings,
+        *,
+        current: Callable[[], Generation],
+        publish: Callable[[Generation], None],
+        reload: Callable[[], Generation],
+    ) -> None:
+        self.lock = threading.RLock()  # also held to swap segments, and for maintenance
+        self._path = path
+        self._reader = reader
+        self._next_row = next_row
+        self._settings = settings
+        self._current = current
+        self._publish = publish
+        self._reload = reload
+        self._waiting: deque[Ticket] = deque()
+        self._closed = False
+
+    def write(self, change: Change | Once) -> Written:
+        """Raises what the change raises, DiskFull, StorageFailed or DataDamaged; then nothing
+        was changed."""
+        ticket = Ticket(change)
+        self._waiting.append(ticket)
+        with self.lock:
+            if not ticket.done:
+                self._lead()
+        return ticket.outcome()
+
+    def close(self) -> None:
+        with self.lock:
+            self._closed = True
+            self._reader.connection.close()
+
+    def _lead(self) -> None:
+        size = min(len(self._waiting), self._settings.group_writes_max)
+        tickets = [self._waiting.popleft() for _ in range(size)]
+        try:
+            with translated(self._path):
+                self._commit(tickets)
+        except BaseException as error:
+            for ticket in tickets:
+                ticket.error, ticket.written = error, None
+            if not isinstance(error, StoreError | OSError | MemoryError):
+                raise  # a bug, or an interrupt: the leader's own thread must see it
+        # Those beyond the group lead a group of their own when they get the lock.
+
+    def _commit(self, tickets: list[Ticket]) -> None:
+        if self._closed:
+            raise Closed(self._path.parent.name)
+        free = free_bytes(self._path.parent)
+        if free < self._settings.disk_free_bytes_min:
+            raise DiskFull(self._path, free)
+        before = self._current()
+        connection = self._reader.connection
+        transaction = Transaction(self._reader, before.sequence, self._next_row)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            for ticket in tickets:
+                self._apply(ticket, transaction, alone=len(tickets) == 1)
+            after = self._prepared(before, transaction)
+            self._save_counters(transaction)
+            connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back(before)
+            raise
+        self._next_row = transaction.next_row
+        self._publish(after)
+
+    def _apply(self, ticket: Ticket, transaction: Transaction, *, alone: bool) -> None:
+        """A change that is refused undoes itself; any other failure undoes the group."""
+        if alone:  # a savepoint would copy each page that a large write touches
+            ticket.written = ticket.change.apply(transaction)
+            return
+        mark = transaction.mark()
+        added, removed = len(transaction.added_rows), len(transaction.removed_rows)
+        connection = self._reader.connection
+        connection.execute("SAVEPOINT change")
+        try:
+            ticket.written = ticket.change.apply(transaction)
+        except (DataDamaged, DiskFull, StorageFailed):
+            raise
+        except StoreError as error:
+            ticket.error = error
+            connection.execute("ROLLBACK TO change")
+            transaction.rewind(mark, added, removed)
+        connection.execute("RELEASE change")
+
+    def _prepared(self, before: Generation, transaction: Transaction) -> Generation:
+        """Made before the commit, so that nothing can fail between commit and publication."""
+        if transaction.sequence == before.sequence:
+            return before
+        width = before.storage.vectors.shape[1]
+        vectors = np.array(transaction.added_vectors, np.float32).reshape(-1, width)
+        rows = np.array(transaction.added_rows, np.int64)
+        removed = np.sort(np.array(transaction.removed_rows, np.int64))
+        return before.after(transaction.sequence, removed, rows, vectors)
+
+    def _save_counters(self, transaction: Transaction) -> None:
+        self._reader.connection.executemany(
+            "UPDATE meta SET value = ? WHERE key = ?",
+            [(transaction.sequence, "sequence"), (transaction.next_row, "next_row")],
+        )
+
+    def _roll_back(self, before: Generation) -> None:
+        """Back to the old state, or, when a commit failed after it took effect, to the new."""
+        connection = self._reader.connection
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            committed = self._reader.sequence() != before.sequence
+        except (sqlite3.Error, StoreError):
+            return  # the first error says more
+        if committed:
+            after = self._reload()
+            self._next_row = int(
+                connection.execute("SELECT value FROM meta WHERE key = 'next_row'").fetchone()[0]
+            )
+            self._publish(after)

@@ -32,7 +32,7 @@ from index.documents import (
 )
 from index.errors import DataDamaged, FingerprintMismatch, PageTokenInvalid, ReadOnly
 from index.filter import Filter, check_filter
-from index.filter_sql import rows_sql
+from index.filter_sql import Parameters, rows_sql
 from index.generation import Generation, Part
 from index.reading import Generations, Readers, View
 from index.records import Reader
@@ -47,6 +47,9 @@ from index.validation import (
     prepare_vectors,
 )
 from index.writer import Writer
+
+# `list` is a method of Collection, so its annotations cannot use the name.
+Results = list[SearchResult]
 
 
 class State(StrEnum):
@@ -197,7 +200,7 @@ class Collection:
             records = [view.reader.by_id(id) for id in ids]
             rows = [record.row for record in records if record is not None]
             vectors = view.reader.vectors(rows) if with_vectors else {}
-        return [record and record.stored(vectors.get(record.row)) for record in records]
+        return [None if r is None else r.stored(vectors.get(r.row)) for r in records]
 
     def list(
         self,
@@ -210,7 +213,8 @@ class Collection:
         """Documents by rising id. A page begins after the last id of the one before, so writes
         between pages neither repeat nor hide documents that stay."""
         check_count(page_size, "page_size", self._settings.page_documents_max)
-        after, condition, parameters = "", "", []
+        after, condition = "", ""
+        parameters: Parameters = []
         if filter is not None:
             check_filter(filter, self._settings)
             sql, parameters = rows_sql(filter)
@@ -247,7 +251,7 @@ class Collection:
         """Hits by falling score, ties by rising id. Raises InvalidInput, SequenceNotReached."""
         return self.search_batch([query])[0]
 
-    def search_batch(self, queries: Sequence[Query]) -> list[SearchResult]:
+    def search_batch(self, queries: Sequence[Query]) -> Results:
         """Each query's answer, all on the same generation; quicker than one by one."""
         check_count(len(queries), "queries", self._settings.batch_queries_max)
         start = time.perf_counter()

@@ -90,7 +90,9 @@ def _exact(
     part: Part, query: NDArray[np.float32], k: int, allowed: NDArray[np.int64] | None
 ) -> NDArray[np.int64]:
     """Live positions that hold the true k nearest: those that rounding could put among them."""
-    chosen = np.flatnonzero(part.alive) if allowed is None else part.positions(allowed)
+    chosen: NDArray[np.int64] = (
+        np.flatnonzero(part.alive) if allowed is None else part.positions(allowed)
+    )
     if len(chosen) <= k:
         return chosen
     whole = len(chosen) == len(part.rows)
@@ -101,4 +103,5 @@ def _exact(
         scores[block] = vectors @ query
     threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
     norms = part.length_max * float(np.linalg.norm(query))
-    return chosen[scores >= threshold - 2 * rounding_error_max(len(query), norms)]
+    near: NDArray[np.bool_] = scores >= threshold - 2 * rounding_error_max(len(query), norms)
+    return chosen[near]

@@ -47,7 +47,8 @@ class Part:
         inside = found < len(self.rows)
         candidates = found[inside]
         here = (self.rows[candidates] == rows[inside]) & self.alive[candidates]
-        return candidates[here]
+        positions: NDArray[np.int64] = candidates[here]
+        return positions
 
     def without(self, rows: NDArray[np.int64]) -> Part:
         """Itself if it has none of `rows`, else a copy in which they are dead."""
@@ -149,12 +150,11 @@ class Generation:
         `used` of the buffer held. Rows that died meanwhile are dead in the new ones too."""
         kept = [part for part in self.segments if part.name not in replaced]
         gone = [part for part in self.segments if part.name in replaced]
-        gone.append(
-            replace(self.buffer, rows=self.buffer.rows[:used], alive=self.buffer.alive[:used])
-        )
+        buffer = self.buffer
+        gone.append(replace(buffer, rows=buffer.rows[:used], alive=buffer.alive[:used]))
         dead = np.sort(np.concatenate([part.rows[~part.alive] for part in gone]))
         fresh = [part.without(dead) for part in segments]
         rest = slice(used, None)
-        rows, alive = self.buffer.rows[rest], self.buffer.alive[rest]
-        result = Generation.of(self.sequence, (*kept, *fresh), rows, self.buffer.vectors[rest])
+        rows, alive = buffer.rows[rest], buffer.alive[rest]
+        result = Generation.of(self.sequence, (*kept, *fresh), rows, buffer.vectors[rest])
         return replace(result, buffer=replace(result.buffer, alive=alive.copy()))

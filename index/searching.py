@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from index.dense import Ranked, nearest, nearest_exactly
 from index.documents import Hit, Query, SearchMode, SearchResult
 from index.filter import Filter, matches
-from index.filter_sql import rows_sql
+from index.filter_sql import Parameters, rows_sql
 from index.fusion import reciprocal_rank_fusion
 from index.lexical import match_expression
 from index.reading import View
@@ -90,26 +90,28 @@ class Search:
     def _single(self, side: Side, *, is_dense: bool) -> list[tuple[int, Hit]]:
         hits = []
         for rank, found in enumerate(side.found, start=1):
-            parts = (found.score, None, rank, None) if is_dense else (None, found.score, None, rank)
-            hits.append((found.row, _hit(found.id, found.score, *parts)))
+            score = found.score
+            if is_dense:
+                hit = Hit(id=found.id, score=score, dense_score=score, dense_rank=rank)
+            else:
+                hit = Hit(id=found.id, score=score, lexical_score=score, lexical_rank=rank)
+            hits.append((found.row, hit))
         return hits
 
     def _fused(self, dense: list[Scored], lexical: list[Scored]) -> list[tuple[int, Hit]]:
         scores = reciprocal_rank_fusion([[f.id for f in dense], [f.id for f in lexical]])
-        by_dense = {f.id: (rank, f) for rank, f in enumerate(dense, start=1)}
-        by_lexical = {f.id: (rank, f) for rank, f in enumerate(lexical, start=1)}
-        hits = []
-        for id in sorted(scores, key=lambda id: (-scores[id], id))[: self._query.k]:
-            dense_rank, dense_found = by_dense.get(id, (None, None))
-            lexical_rank, lexical_found = by_lexical.get(id, (None, None))
-            found = dense_found or lexical_found
-            assert found is not None
-            hit = _hit(
-                id, scores[id], dense_found and dense_found.score,
-                lexical_found and lexical_found.score, dense_rank, lexical_rank,
-            )  # fmt: skip
-            hits.append((found.row, hit))
-        return hits
+        best = sorted(scores, key=lambda id: (-scores[id], id))[: self._query.k]
+        hits = {id: Hit(id=id, score=scores[id]) for id in best}
+        rows = {}
+        for rank, found in enumerate(dense, start=1):
+            if hit := hits.get(found.id):
+                rows[found.id] = found.row
+                hits[found.id] = replace(hit, dense_score=found.score, dense_rank=rank)
+        for rank, found in enumerate(lexical, start=1):
+            if hit := hits.get(found.id):
+                rows[found.id] = found.row
+                hits[found.id] = replace(hit, lexical_score=found.score, lexical_rank=rank)
+        return [(rows[id], hit) for id, hit in hits.items()]
 
     # The dense side
 
@@ -124,9 +126,8 @@ class Search:
             ranked = nearest(self._view.generation, self._vector, k, self._settings)
         rows, scores = ranked
         ids = self._view.reader.ids(rows.tolist())
-        found = [
-            Scored(row, ids[row], score) for row, score in zip(*_lists(rows, scores), strict=True)
-        ]
+        pairs = zip(rows.tolist(), scores.tolist(), strict=True)
+        found = [Scored(row, ids[row], score) for row, score in pairs]
         found.sort(key=lambda scored: (-scored.score, scored.id))
         return Side(found[:k], len(rows), exact or self._all_exact())
 
@@ -171,10 +172,12 @@ class Search:
         expression = match_expression(self._query.text or "", self._settings.query_terms_max)
         if not expression:
             return NO_SIDE
-        condition, parameters = "", []
+        condition = ""
+        parameters: Parameters = []
         if self._query.filter is not None:
             sql, parameters = rows_sql(self._query.filter)
-            condition = f"AND rowid IN ({sql})"
+            # The plus keeps FTS5 from running the whole match once for each row.
+            condition = f"AND +rowid IN ({sql})"
         cursor = self._view.reader.connection.execute(
             LEXICAL.format(condition=condition), (expression, *parameters, k - 1, k)
         )
@@ -187,29 +190,4 @@ class Search:
         rows = [row for row, _ in hits]
         records = self._view.reader.by_rows(rows)
         vectors = self._view.reader.vectors(rows) if self._query.with_vectors else {}
-        return [
-            Hit(
-                id=hit.id, score=hit.score, dense_score=hit.dense_score,
-                lexical_score=hit.lexical_score, dense_rank=hit.dense_rank,
-                lexical_rank=hit.lexical_rank, document=records[row].stored(vectors.get(row)),
-            )
-            for row, hit in hits
-        ]  # fmt: skip
-
-
-def _hit(
-    id: str,
-    score: float,
-    dense_score: float | None,
-    lexical_score: float | None,
-    dense_rank: int | None,
-    lexical_rank: int | None,
-) -> Hit:
-    return Hit(
-        id=id, score=score, dense_score=dense_score, lexical_score=lexical_score,
-        dense_rank=dense_rank, lexical_rank=lexical_rank,
-    )  # fmt: skip
-
-
-def _lists(rows: NDArray[np.int64], scores: NDArray[np.float64]) -> tuple[list[int], list[float]]:
-    return rows.tolist(), scores.tolist()
+        return [replace(hit, document=records[row].stored(vectors.get(row))) for row, hit in hits]

@@ -52,8 +52,8 @@ def prepare_documents(
             raise InvalidInput(f"{where}.id", f"{document.id!r} is also documents[{first}]")
         check_text(document.text, f"{where}.text", limits.text_bytes_max)
         metadata.append(check_metadata(document.metadata, f"{where}.metadata", limits))
-    where = [f"documents[{i}].vector" for i in range(len(documents))]
-    vectors = prepare_vectors([document.vector for document in documents], where, spec)
+    fields = [f"documents[{i}].vector" for i in range(len(documents))]
+    vectors = prepare_vectors([document.vector for document in documents], fields, spec)
     return [
         Prepared(document.id, document.text, source, vector)
         for document, source, vector in zip(documents, metadata, vectors, strict=True)
@@ -70,10 +70,10 @@ def prepare_vectors(
     with np.errstate(over="ignore"):  # a float64 that becomes infinite is refused below
         stacked = np.array(vectors, dtype=np.float32).reshape(-1, spec.dimensions)
     lengths = np.sqrt(np.einsum("ij,ij->i", stacked, stacked, dtype=np.float64))
-    for i in np.flatnonzero(~(lengths < LENGTH_MAX)):
+    for i in np.flatnonzero(~(lengths < LENGTH_MAX)).tolist():
         raise VectorInvalid(where[i], "a value is not finite, or the vector is longer than 1e18")
     if spec.metric is Metric.COSINE:
-        for i in np.flatnonzero(lengths < 1 / LENGTH_MAX):
+        for i in np.flatnonzero(lengths < 1 / LENGTH_MAX).tolist():
             raise VectorInvalid(where[i], "cosine does not exist for a vector of length 0")
     return prepared(stacked, spec.metric)
 

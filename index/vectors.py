@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import faiss
+import faiss as stubbed_faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from index.settings import StoreSettings
+
+# faiss's own stubs contradict its Python wrappers (they declare a bitmap to be an int).
+faiss: Any = stubbed_faiss
 
 # Length-1 vectors make inner product cosine, so one metric serves both of a collection's metrics.
 METRIC = faiss.METRIC_INNER_PRODUCT

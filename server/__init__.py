@@ -1,0 +1,1 @@
+"""Knows that there are many callers: gRPC, batching, admission, errors, metrics."""

@@ -1,0 +1,373 @@
+"""Which texts travel through the model together, and when."""
+
+import asyncio
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+from server.errors import DeadlinePassed, Draining, LimitExceeded, QueueFull
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+# A batch carries at most this share of its budget as padding: beyond it, a second model call is
+# cheaper than the rectangle. (MiniLM on two cores: a call costs what 16 tokens cost.)
+PADDING_SHARE_MAX = 1 / 16
+
+# An answer needs this long to reach the wire before its caller's deadline.
+DEADLINE_MARGIN_S = 0.005
+
+RETRY_S_MIN, RETRY_S_MAX = 0.05, 30.0
+S_PER_TOKEN_FIRST = 1 / 20_000  # until the first batch is measured
+
+
+class Lane(Enum):
+    """Who is waiting: a person, or a job that yields to people but never starves."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+@dataclass(slots=True, eq=False)
+class Caller:
+    """One call's share of the queue. `waiting` and `missing` count its items."""
+
+    size: int
+    answered: "asyncio.Future[None]"
+    deadline: float | None = None  # time.monotonic
+    gone: bool = False
+    waiting: int = 0  # not yet taken into a batch
+    missing: int = 0  # without a result
+    results: list[Any] = field(default_factory=list)
+    error: Exception | None = None
+    compute_s: float = 0.0  # of all the batches that it travelled in
+
+    def __post_init__(self) -> None:
+        self.waiting = self.missing = self.size
+        self.results = [None] * self.size
+
+    def is_gone(self, now: float) -> bool:
+        """Nobody will read the answer: cancelled, failed, or too late."""
+        return self.gone or (self.deadline is not None and now >= self.deadline)
+
+
+@dataclass(slots=True, eq=False)
+class Pending(Generic[In]):
+    """One text that waits.
+
+    due: when the model could have reached it, had its call been alone; later by
+    `bulk_age_s_max` for a bulk text. The smallest goes first, so that a large call cannot hold
+    up a small one, and nothing waits for ever: newer texts are due later.
+    """
+
+    item: In
+    tokens: int
+    lane: Lane
+    kind: Hashable  # texts of different kinds take different paths through the model
+    due: float
+    caller: Caller
+    position: int  # among the caller's items
+
+
+@dataclass(frozen=True, slots=True)
+class Taken(Generic[In]):
+    """A batch, what is left waiting, and what was dropped because its caller has gone."""
+
+    batch: list[Pending[In]]
+    left: list[Pending[In]]
+    dropped: list[Pending[In]]
+
+
+def take_batch(waiting: Sequence[Pending[In]], tokens_max: int, now: float) -> Taken[In]:
+    """The next batch out of `waiting`: the text due first, and those nearest to it in length.
+
+    All are of one lane and one kind. Padded size is `len(batch) * longest`, because the model
+    sees a rectangle; it stays within `tokens_max`, except that a text above it travels alone
+    rather than never.
+    """
+    alive = [pending for pending in waiting if not pending.caller.is_gone(now)]
+    dropped = [p for p in waiting if p.caller.is_gone(now)] if len(alive) < len(waiting) else []
+    if not alive:
+        return Taken([], [], dropped)
+    first = min(alive, key=lambda pending: pending.due)
+    peers = [p for p in alive if p.lane is first.lane and p.kind == first.kind]
+    peers.sort(key=lambda pending: pending.tokens)
+    run = run_around([p.tokens for p in peers], peers.index(first), tokens_max)
+    batch = peers[run]
+    chosen = set(map(id, batch))
+    return Taken(batch, [p for p in alive if id(p) not in chosen], dropped)
+
+
+def run_around(lengths: Sequence[int], at: int, tokens_max: int) -> slice:
+    """The run of `lengths` (rising) that grows from `at` for as long as its padded size fits.
+
+    Of its two neighbours the run takes the one that leaves less padding; the padding stays
+    within PADDING_SHARE_MAX of `tokens_max`.
+    """
+    sums = [0, *itertools.accumulate(lengths)]
+    padding_max = tokens_max * PADDING_SHARE_MAX
+    start, stop = at, at + 1
+    while True:
+        grown: list[tuple[int, int, int]] = []
+        for low, high in ((start - 1, stop), (start, stop + 1)):
+            if low < 0 or high > len(lengths):
+                continue
+            padded = lengths[high - 1] * (high - low)
+            padding = padded - (sums[high] - sums[low])
+            if padded <= tokens_max and padding <= padding_max:
+                grown.append((padding, low, high))
+        if not grown:
+            return slice(start, stop)
+        _, start, stop = min(grown)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed(Generic[Out]):
+    """The results of one call's items, in their order, and where the time went."""
+
+    results: list[Out]
+    queue_s: float
+    compute_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """One model call, for the metrics."""
+
+    texts: int
+    tokens: int
+    padding_tokens: int
+    compute_s: float
+
+
+class Batcher(Generic[In, Out]):
+    """The shell around `take_batch`: a bounded queue, and threads that serve it.
+
+    The threads take their next batch themselves, so the model never waits for the event loop.
+    `submit` belongs to one event loop; `compute` is called in the threads.
+    """
+
+    def __init__(
+        self,
+        compute: Callable[[Hashable, Sequence[In]], Sequence[Out]],
+        tokens_of: Callable[[In], int],
+        *,
+        tokens_max: int,
+        queue_max: int,
+        bulk_age_s_max: float,
+        workers: int = 1,
+        report: Callable[[BatchReport], None] = lambda report: None,
+    ) -> None:
+        self._compute = compute
+        self._tokens_of = tokens_of
+        self._tokens_max = tokens_max
+        self._queue_max = queue_max
+        self._bulk_age_s_max = bulk_age_s_max
+        self._report = report
+        self._arrived = threading.Condition()  # guards everything below
+        self._waiting: list[Pending[In]] = []
+        self._live = 0  # of `_waiting`, those whose caller has not given up
+        self._closing = False
+        self._s_per_token = S_PER_TOKEN_FIRST
+        self._rooms: deque[asyncio.Future[None]] = deque()  # patient callers; the loop's alone
+        self._abandoned = 0
+        self._loop = asyncio.get_running_loop()
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"model-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Texts in the queue whose callers still want them."""
+        return self._live
+
+    @property
+    def abandoned(self) -> int:
+        """Texts whose callers had gone before the model saw them, since the start."""
+        return self._abandoned
+
+    async def submit(
+        self,
+        items: Sequence[In],
+        *,
+        kind: Hashable,
+        lane: Lane,
+        deadline: float | None = None,
+        patient: bool = False,
+    ) -> Computed[Out]:
+        """Wait for the results of `items`, in order.
+
+        deadline: reading of time.monotonic; DeadlinePassed is raised a little before it
+        patient:  wait for room in the queue instead of raising QueueFull
+        Raises LimitExceeded for more items than the queue could ever hold, Draining after
+        `close`, and what `compute` raised.
+        """
+        if not items:
+            return Computed([], 0.0, 0.0)
+        if len(items) > self._queue_max:
+            raise LimitExceeded("inputs", len(items), self._queue_max, "model inputs")
+        started = time.monotonic()
+        usable = None if deadline is None else deadline - DEADLINE_MARGIN_S
+        caller = Caller(len(items), self._loop.create_future(), usable)
+        try:
+            timeout = None if usable is None else usable - started
+            async with asyncio.timeout(timeout):
+                await self._enqueue(caller, items, kind, lane, patient)
+                await caller.answered
+        except TimeoutError:
+            raise DeadlinePassed(_spent(caller, started)) from None
+        finally:
+            self._leave(caller)
+        if caller.error is not None:
+            raise caller.error
+        spent = _spent(caller, started)
+        return Computed(caller.results, spent["queue"], spent["compute"])
+
+    async def close(self) -> None:
+        """Answer what waits with Draining, finish the running batches, end the threads."""
+        with self._arrived:
+            self._closing = True
+            callers = {id(p.caller): p.caller for p in self._waiting}.values()
+            self._waiting = []
+            self._live = 0
+            self._arrived.notify_all()
+        for caller in callers:
+            caller.error = Draining()
+        self._answer(list(callers))
+        for room in self._rooms:
+            if not room.done():
+                room.set_exception(Draining())
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+
+    async def _enqueue(
+        self, caller: Caller, items: Sequence[In], kind: Hashable, lane: Lane, patient: bool
+    ) -> None:
+        while not self._try_enqueue(caller, items, kind, lane):
+            if not patient:
+                raise QueueFull(self._live, self._queue_max, self._retry_after_s())
+            room = self._loop.create_future()
+            self._rooms.append(room)
+            try:
+                await room
+            finally:
+                self._rooms.remove(room)
+
+    def _try_enqueue(self, caller: Caller, items: Sequence[In], kind: Hashable, lane: Lane) -> bool:
+        lengths = [self._tokens_of(item) for item in items]
+        due = time.monotonic() + (self._bulk_age_s_max if lane is Lane.BULK else 0.0)
+        order = sorted(range(len(items)), key=lengths.__getitem__, reverse=True)
+        # The longest first: what is left over at the end packs well.
+        pending = []
+        for position in order:
+            tokens = lengths[position]
+            pending.append(Pending(items[position], tokens, lane, kind, due, caller, position))
+            due += tokens * self._s_per_token
+        with self._arrived:
+            if self._closing:
+                raise Draining()
+            if self._live + len(items) > self._queue_max:
+                return False
+            if len(self._waiting) > 2 * self._queue_max:  # callers come and give up in a storm
+                self._waiting = [p for p in self._waiting if not p.caller.gone]
+            self._waiting += pending
+            self._live += len(items)
+            self._arrived.notify()
+        return True
+
+    def _leave(self, caller: Caller) -> None:
+        """The caller stops waiting, with its answer or without."""
+        if caller.missing == 0:
+            return
+        with self._arrived:
+            self._forget(caller)
+        self._wake_patient()
+
+    def _forget(self, caller: Caller) -> None:
+        if not caller.gone:
+            caller.gone = True
+            self._live -= caller.waiting
+            self._abandoned += caller.waiting
+            caller.waiting = 0
+
+    def _retry_after_s(self) -> float:
+        tokens = sum(p.tokens for p in self._waiting if not p.caller.gone)
+        drained_s = tokens * self._s_per_token / len(self._threads)
+        return min(max(drained_s, RETRY_S_MIN), RETRY_S_MAX)
+
+    def _serve(self) -> None:
+        """A thread's life: take a batch, compute it, answer; until closed."""
+        while batch := self._next():
+            self._run(batch)
+
+    def _next(self) -> list[Pending[In]]:
+        """The next batch, waited for; empty when closing."""
+        with self._arrived:
+            while not self._closing:
+                taken = take_batch(self._waiting, self._tokens_max, time.monotonic())
+                self._waiting = taken.left
+                for pending in taken.dropped:
+                    self._forget(pending.caller)
+                for pending in taken.batch:
+                    pending.caller.waiting -= 1
+                self._live -= len(taken.batch)
+                if taken.batch:
+                    return taken.batch
+                self._arrived.wait()
+        return []
+
+    def _run(self, batch: list[Pending[In]]) -> None:
+        started = time.monotonic()
+        failure: Exception | None = None
+        results: Sequence[Out | None] = [None] * len(batch)
+        try:
+            results = self._compute(batch[0].kind, [pending.item for pending in batch])
+        except Exception as error:  # noqa: BLE001  raised again in each of its callers
+            failure = error
+        elapsed_s = time.monotonic() - started
+        finished = []
+        with self._arrived:  # with more than one thread, a caller may be in two batches
+            for caller in {id(p.caller): p.caller for p in batch}.values():
+                caller.compute_s += elapsed_s
+                if failure is not None and caller.error is None:
+                    caller.error = failure
+                    finished.append(caller)
+            for pending, result in zip(batch, results, strict=True):
+                caller = pending.caller
+                caller.results[pending.position] = result
+                caller.missing -= 1
+                if caller.missing == 0 and caller.error is None:
+                    finished.append(caller)
+        self._loop.call_soon_threadsafe(self._answer, finished)
+        self._measure(batch, elapsed_s)
+
+    def _measure(self, batch: list[Pending[In]], compute_s: float) -> None:
+        tokens = sum(pending.tokens for pending in batch)
+        padded = max(pending.tokens for pending in batch) * len(batch)
+        # An average over about the last ten batches.
+        self._s_per_token += 0.1 * (compute_s / padded - self._s_per_token)
+        self._report(BatchReport(len(batch), tokens, padded - tokens, compute_s))
+
+    def _answer(self, callers: Sequence[Caller]) -> None:
+        for caller in callers:
+            if not caller.answered.done():
+                caller.answered.set_result(None)
+        self._wake_patient()
+
+    def _wake_patient(self) -> None:
+        for room in self._rooms:
+            if not room.done():
+                room.set_result(None)
+
+
+def _spent(caller: Caller, started: float) -> dict[str, float]:
+    elapsed_s = time.monotonic() - started
+    return {"queue": max(elapsed_s - caller.compute_s, 0.0), "compute": caller.compute_s}

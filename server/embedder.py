@@ -1,0 +1,392 @@
+"""Texts and words to vectors: the tokenizer's threads, then the batcher, then finishing touches."""
+
+import asyncio
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.runtime import Encoder, Fingerprint, Pooling, finish, normalize, pool
+from encoder.tokenizer import InputTooLong, TokenizedText, Truncation, Window
+from encoder.words import Span, SubwordPooling, word_vector
+from server.batcher import Batcher, BatchReport, Computed
+from server.batcher import Lane as Lane  # noqa: PLC0414  part of this module's interface
+from server.call import current_call
+from server.errors import DeadlinePassed, LimitExceeded, ReplyTooLarge
+from server.places import Places, places_of
+from server.settings import Settings
+
+# A thread costs more than tokenising so little: 0.1 ms here, 0.15 ms for two hops and the GIL.
+INLINE_CHARACTERS_MAX = 600
+
+TOKENIZER_THREADS = 2  # each call spreads over the cores by itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedPlan:
+    """How texts become vectors. `pooling` None is the model's own."""
+
+    pooling: Pooling | None
+    dimensions: int
+    normalized: bool
+    prompt: str
+    truncation: Truncation
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """How the tokenizer saw one text."""
+
+    total: int
+    used: int
+    truncated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where a call's time went, in seconds."""
+
+    queue_s: float = 0.0
+    tokenize_s: float = 0.0
+    compute_s: float = 0.0
+    search_s: float = 0.0
+
+    def __add__(self, other: "Timings") -> "Timings":
+        return Timings(
+            self.queue_s + other.queue_s,
+            self.tokenize_s + other.tokenize_s,
+            self.compute_s + other.compute_s,
+            self.search_s + other.search_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """Several texts as the model will read them."""
+
+    texts: list[TokenizedText]
+    tokenize_s: float
+
+    @property
+    def counts(self) -> list[TokenCounts]:
+        return [TokenCounts(t.tokens_total, t.tokens_used, t.truncated) for t in self.texts]
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vectors of several texts, (texts, dimensions)."""
+
+    vectors: NDArray[np.float32]
+    counts: list[TokenCounts]
+    fingerprint: Fingerprint
+    timing: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedWord:
+    """A word in its context: `vector` (width,), made of `tokens` sub-word tokens."""
+
+    span: Span
+    vector: NDArray[np.float32]
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedWords:
+    """For each text its words, in the order they were asked for; None where it was not read."""
+
+    words: list[list[EmbeddedWord | None]]
+    counts: list[TokenCounts]
+    layers: tuple[int, ...]
+    fingerprint: Fingerprint
+    timing: Timings
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedStates:
+    """For each text its only window, and `states` (tokens, width), the mean of the layers."""
+
+    windows: list[Window]
+    states: list[NDArray[np.float32]]
+    counts: list[TokenCounts]
+    fingerprint: Fingerprint
+    timing: Timings
+
+
+Reduce = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """One window for the model. `reduce` makes of its states what the caller keeps, in the
+    model's thread, so that a large call never holds all of its states at once."""
+
+    window: Window
+    reduce: Reduce | None = None
+
+
+# The kind of work: the layers whose states are wanted; None for the model's own pooled vector.
+Layers = tuple[int, ...]
+
+
+class Embedder:
+    """The one door to the model. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        settings: Settings,
+        report: Callable[[BatchReport], None] = lambda report: None,
+    ) -> None:
+        self.encoder = encoder
+        self._call_tokens_max = settings.call_tokens_max
+        self._message_bytes_max = settings.message_bytes_max
+        self._threads = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
+        self.batcher: Batcher[Work, NDArray[np.float32]] = Batcher(
+            self._compute,
+            lambda work: len(work.window.ids),
+            tokens_max=settings.batch_tokens_max,
+            queue_max=settings.queue_texts_max,
+            bulk_age_s_max=settings.bulk_age_s_max,
+            workers=settings.model_workers,
+            report=report,
+        )
+
+    async def close(self) -> None:
+        """Finish what the model is at; what waits gets Draining."""
+        await self.batcher.close()
+        self._threads.shutdown()
+
+    # ---- whole texts
+
+    async def embed(
+        self, texts: Sequence[str], plan: EmbedPlan, lane: Lane, *, patient: bool = False
+    ) -> Embedded:
+        """One vector a text.
+
+        patient: wait for room in the queue instead of raising QueueFull
+        Raises encoder.tokenizer.InputTooLong with the text's index (see `errors.naming`).
+        """
+        tokenized = await self.tokenize(texts, plan.truncation, plan.prompt)
+        refuse_long(tokenized.texts, plan.truncation, self.encoder.tokens_max)
+        return await self.embed_tokenized(tokenized, plan, lane, patient=patient)
+
+    async def embed_tokenized(
+        self, tokenized: Tokenized, plan: EmbedPlan, lane: Lane, *, patient: bool = False
+    ) -> Embedded:
+        """The same, for texts that were tokenized with `plan`'s prompt and truncation."""
+        kind, reduce = self._pooling_path(plan.pooling)
+        works = [Work(window, reduce) for text in tokenized.texts for window in text.windows]
+        computed = await self._submit(works, tokenized, kind, lane, patient)
+        if computed.results:
+            vectors = _per_text(np.stack(computed.results), tokenized.texts)
+        else:
+            vectors = np.empty((0, self.encoder.width), dtype=np.float32)
+        return Embedded(
+            finish(vectors, plan.dimensions, plan.normalized),
+            tokenized.counts,
+            self.fingerprint(plan),
+            _timings(tokenized, computed),
+        )
+
+    def fingerprint(self, plan: EmbedPlan) -> Fingerprint:
+        """What vectors made by `plan` carry."""
+        return self.encoder.fingerprint(
+            pooling=plan.pooling or self.encoder.pooling,
+            prompt=plan.prompt,
+            dimensions=plan.dimensions,
+            normalized=plan.normalized,
+        )
+
+    # ---- parts of texts
+
+    async def words(
+        self,
+        inputs: Sequence[tuple[str, Sequence[Span]]],
+        *,
+        layers: Layers,
+        subword_pooling: SubwordPooling,
+        normalized: bool,
+        truncation: Truncation,
+        lane: Lane,
+    ) -> EmbeddedWords:
+        """One vector a span, from the window in which it has most context.
+
+        None for a span that the model did not read: the policy cut it away, or the tokenizer
+        has no token for it. Raises InputTooLong as `embed` does.
+        """
+        tokenized = await self.tokenize([text for text, _ in inputs], truncation)
+        refuse_long(tokenized.texts, truncation, self.encoder.tokens_max)
+        places, works = [], []
+        for text, (_, spans) in zip(tokenized.texts, inputs, strict=True):
+            found = places_of(text, spans)
+            places.append(found)
+            for window, slices in found.slices.items():
+                reduce = partial(_word_vectors, slices, subword_pooling, normalized)
+                works.append(Work(text.windows[window], reduce))
+        computed = await self._submit(works, tokenized, layers, lane)
+        results = iter(computed.results)
+        return EmbeddedWords(
+            [
+                _words_of(found, spans, results)
+                for found, (_, spans) in zip(places, inputs, strict=True)
+            ],
+            tokenized.counts,
+            layers,
+            self._fingerprint_of(f"words by {subword_pooling}", layers, normalized),
+            _timings(tokenized, computed),
+        )
+
+    async def states(
+        self,
+        texts: Sequence[str],
+        *,
+        layers: Layers,
+        normalized: bool,
+        truncation: Truncation,
+        lane: Lane,
+    ) -> EmbeddedStates:
+        """The vectors of all tokens. Raises ValueError under WINDOWS: a text has one window here.
+
+        Raises InputTooLong as `embed` does, and ReplyTooLarge before any work if the vectors
+        would not fit into one message.
+        """
+        if truncation is Truncation.WINDOWS:
+            raise ValueError("the windows of a text overlap: its tokens have no one vector")
+        tokenized = await self.tokenize(texts, truncation)
+        refuse_long(tokenized.texts, truncation, self.encoder.tokens_max)
+        windows = [text.windows[0] for text in tokenized.texts]
+        reply_bytes = sum(len(w.ids) for w in windows) * self.encoder.states_width * 4
+        if reply_bytes > self._message_bytes_max:
+            raise ReplyTooLarge(reply_bytes, self._message_bytes_max)
+        works = [Work(window, partial(_token_vectors, normalized)) for window in windows]
+        computed = await self._submit(works, tokenized, layers, lane)
+        fingerprint = self._fingerprint_of("tokens", layers, normalized)
+        timing = _timings(tokenized, computed)
+        return EmbeddedStates(windows, computed.results, tokenized.counts, fingerprint, timing)
+
+    def _fingerprint_of(self, parts: str, layers: Layers, normalized: bool) -> Fingerprint:
+        fingerprint = self.encoder.fingerprint(
+            pooling=self.encoder.pooling,
+            prompt="",
+            dimensions=self.encoder.states_width,
+            normalized=normalized,
+        )
+        return replace(fingerprint, pooling=f"{parts}, layers {','.join(map(str, layers))}")
+
+    # ---- the way there
+
+    async def tokenize(
+        self, texts: Sequence[str], truncation: Truncation, prompt: str = ""
+    ) -> Tokenized:
+        """What the model will read of `texts`. Under ERROR a long text is cut as under HEAD and
+        marked as truncated: `refuse_long` refuses it, or the caller answers it by itself.
+
+        Raises LimitExceeded when all of them together have more tokens than a call may.
+        """
+        started = time.monotonic()
+        encode = partial(
+            self.encoder.tokenizer.encode,
+            texts,
+            tokens_max=self.encoder.tokens_max,
+            truncation=Truncation.HEAD if truncation is Truncation.ERROR else truncation,
+            prompt=prompt,
+        )
+        characters = sum(map(len, texts)) + len(prompt) * len(texts)
+        if characters <= INLINE_CHARACTERS_MAX:
+            tokenized = encode()
+        else:
+            tokenized = await asyncio.get_running_loop().run_in_executor(self._threads, encode)
+        tokens = sum(text.tokens_used for text in tokenized)
+        if tokens > self._call_tokens_max:
+            raise LimitExceeded("inputs", tokens, self._call_tokens_max, "tokens together")
+        return Tokenized(tokenized, time.monotonic() - started)
+
+    async def _submit(
+        self,
+        works: Sequence[Work],
+        tokenized: Tokenized,
+        kind: Layers | None,
+        lane: Lane,
+        patient: bool = False,
+    ) -> Computed[NDArray[np.float32]]:
+        call = current_call()
+        try:
+            return await self.batcher.submit(
+                works,
+                kind=kind,
+                lane=lane,
+                deadline=call.deadline if call else None,
+                patient=patient,
+            )
+        except DeadlinePassed as error:
+            raise DeadlinePassed({"tokenize": tokenized.tokenize_s, **error.spent_s}) from None
+
+    def _pooling_path(self, pooling: Pooling | None) -> tuple[Layers | None, Reduce | None]:
+        """The model pools by itself only as it was trained to; other poolings take its states."""
+        if pooling is None or pooling is self.encoder.pooling:
+            return None, None
+        return (self.encoder.layers,), lambda states: pool(states[0], pooling)
+
+    def _compute(self, kind: Hashable, works: Sequence[Work]) -> Sequence[NDArray[np.float32]]:
+        windows = [work.window for work in works]
+        if not isinstance(kind, tuple):
+            return list(self.encoder.pooled(windows))
+        states = self.encoder.states(windows, kind)
+        return [
+            work.reduce(layers) if work.reduce else layers
+            for work, layers in zip(works, states, strict=True)
+        ]
+
+
+def refuse_long(texts: Sequence[TokenizedText], truncation: Truncation, tokens_max: int) -> None:
+    """Raise InputTooLong for the first truncated text, if the policy is ERROR."""
+    if truncation is not Truncation.ERROR:
+        return
+    for index, text in enumerate(texts):
+        if text.truncated:
+            raise InputTooLong(index, text.tokens_total, tokens_max)
+
+
+def _timings(tokenized: Tokenized, computed: Computed[NDArray[np.float32]]) -> Timings:
+    return Timings(computed.queue_s, tokenized.tokenize_s, computed.compute_s)
+
+
+def _per_text(vectors: NDArray[np.float32], texts: Sequence[TokenizedText]) -> NDArray[np.float32]:
+    """The mean of each text's window vectors: (windows, width) to (texts, width)."""
+    if len(vectors) == len(texts):
+        return vectors
+    sizes = [len(text.windows) for text in texts]
+    parts = np.split(vectors, np.cumsum(sizes)[:-1])
+    return np.stack([part.mean(axis=0) for part in parts])
+
+
+def _word_vectors(
+    slices: Sequence[slice],
+    pooling: SubwordPooling,
+    normalized: bool,
+    states: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """(words, width), a row for each of `slices`, of states (layers, tokens, width)."""
+    vectors = np.stack([word_vector(states, tokens, pooling) for tokens in slices])
+    return normalize(vectors) if normalized else vectors
+
+
+def _token_vectors(normalized: bool, states: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(tokens, width), the mean of states (layers, tokens, width)."""
+    vectors = np.ascontiguousarray(states.mean(axis=0), dtype=np.float32)
+    return normalize(vectors) if normalized else vectors
+
+
+def _words_of(
+    found: Places, spans: Sequence[Span], results: Iterator[NDArray[np.float32]]
+) -> list[EmbeddedWord | None]:
+    by_window = {window: next(results) for window in found.slices}
+    return [
+        EmbeddedWord(span, by_window[place.window][place.row], place.tokens) if place else None
+        for place, span in zip(found.places, spans, strict=True)
+    ]

@@ -1,0 +1,185 @@
+"""Every choice an operator has: a field is a flag, an environment variable and a line of help."""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "POLYSEME_"
+
+# The `polyseme` command's own variables; a shell that has them may start a server all the same.
+CLIENT_VARIABLES = frozenset({"POLYSEME_API_KEY", "POLYSEME_SERVER", "POLYSEME_TLS_CA"})
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """Run the server until SIGTERM or Ctrl-C.
+
+    Each option is a flag (`--batch-tokens-max 2048`) and an environment variable
+    (`POLYSEME_BATCH_TOKENS_MAX=2048`); the flag wins. Nothing else reads the environment.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    # Where
+    address: str = Field(
+        default="127.0.0.1:50051",
+        description="host:port for gRPC; port 0 takes a free one. Beyond loopback it needs TLS",
+    )
+    http_address: str = Field(
+        default="", description="host:port for /metrics and /healthz; empty: no HTTP side"
+    )
+    data: Path = Field(
+        default=Path("data"), description="directory of the collections; made if missing"
+    )
+
+    # Which model, and how it runs
+    model: Path = Field(
+        default=Path("models/all-minilm-l6-v2"),
+        description="model directory, as `polyseme-model import` and `export` leave it",
+    )
+    precision: Literal["int8", "fp32", "fp16"] = Field(
+        default="int8",
+        description="int8: fastest on CPU; fp32: exact, about 2.5 times slower; fp16: for GPUs",
+    )
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="what runs the model")
+    threads: NonNegativeInt = Field(
+        default=0, description="CPU threads of one model call; 0: one a physical core"
+    )
+    model_workers: PositiveInt = Field(
+        default=1,
+        description="model calls side by side; more than 1 helps where one leaves cores idle",
+    )
+    search_workers: PositiveInt = Field(
+        default=4, description="threads for reading and writing collections"
+    )
+
+    # Who may come in
+    tls_cert: Path | None = Field(default=None, description="PEM file: certificate chain")
+    tls_key: Path | None = Field(default=None, description="PEM file: its private key")
+    tls_client_ca: Path | None = Field(
+        default=None, description="PEM file: authority of the clients' certificates; asks for mTLS"
+    )
+    insecure: bool = Field(
+        default=False,
+        description="listen beyond loopback without TLS: only behind a proxy that ends TLS",
+    )
+    api_keys: Path | None = Field(
+        default=None,
+        description="file of `name sha256` lines; calls must then carry one of these keys",
+    )
+
+    # Batching
+    batch_tokens_max: PositiveInt = Field(
+        default=4096,
+        description="padded tokens in one model call; sets peak memory, and how long an "
+        "interactive call may wait for a bulk one. GPUs want 65536",
+    )
+    bulk_age_s_max: PositiveFloat = Field(
+        default=2.0,
+        description="after so many seconds a bulk text goes before newer interactive ones",
+    )
+    queue_texts_max: PositiveInt = Field(
+        default=8192, description="texts waiting before new calls get RESOURCE_EXHAUSTED"
+    )
+
+    # What one call may ask for
+    message_bytes_max: PositiveInt = Field(
+        default=16 * MIB, description="bytes of one message, either way"
+    )
+    inputs_max: PositiveInt = Field(default=2048, description="texts in one call")
+    call_tokens_max: PositiveInt = Field(
+        default=262_144, description="tokens in one call, all texts together"
+    )
+    text_bytes_max: PositiveInt = Field(default=MIB, description="UTF-8 bytes of one text")
+    spans_max: PositiveInt = Field(default=8192, description="words in one EmbedWords call")
+    k_max: PositiveInt = Field(default=1000, description="hits of one search")
+    page_size_max: PositiveInt = Field(default=1000, description="items of one page")
+    filter_depth_max: PositiveInt = Field(default=16, description="nesting of a filter")
+    filter_terms_max: PositiveInt = Field(default=256, description="conditions of a filter")
+    documents_max: PositiveInt = Field(default=1000, description="documents in one write")
+    metadata_bytes_max: PositiveInt = Field(
+        default=65_536, description="bytes of a document's metadata as JSON"
+    )
+    id_bytes_max: PositiveInt = Field(default=512, description="UTF-8 bytes of a document's id")
+    calls_max: PositiveInt = Field(
+        default=1024, description="calls running before new ones get RESOURCE_EXHAUSTED"
+    )
+    stream_requests_max: PositiveInt = Field(
+        default=4, description="messages of one stream worked on at a time; then it waits"
+    )
+    stream_idle_s_max: PositiveFloat = Field(
+        default=300.0, description="a stream with no message for so many seconds is ended"
+    )
+
+    # Going home
+    shutdown_grace_s: float = Field(
+        default=30.0, ge=0, description="seconds that running calls get after SIGTERM"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="JSON lines on stderr; info has a line a call"
+    )
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        for name in ("address", "http_address"):
+            self._check_address(name, getattr(self, name))
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together: give both or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        if self.inputs_max > self.queue_texts_max:
+            raise ValueError(
+                f"inputs_max {self.inputs_max} is above queue_texts_max {self.queue_texts_max}: "
+                "the largest call could never wait"
+            )
+        return self
+
+    def _check_address(self, name: str, address: str) -> None:
+        if name == "http_address" and not address:
+            return
+        host = host_and_port(address)[0]
+        secured = self.tls_cert is not None and name == "address"
+        if not (is_loopback(host) or secured or self.insecure):
+            raise ValueError(
+                f"{name} {address} is not loopback: give tls_cert and tls_key, "
+                "or insecure if something in front of the server ends TLS"
+            )
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` in its parts. Raises ValueError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name: it may resolve to anything
+        return False
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Variables that look like ours and mean nothing: almost always a misspelling."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | CLIENT_VARIABLES
+    ours = (name.upper() for name in environment if name.upper().startswith(PREFIX))
+    return sorted(name for name in ours if name not in known)

@@ -6,9 +6,10 @@ import base64
 import binascii
 import hashlib
 import json
+import logging
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index import database
+from index.builder import Builder
 from index.changes import Change, Delete, Once, Purge, Upsert, answered
 from index.dense import Ranked, nearest_to_each
 from index.documents import (
@@ -37,6 +39,7 @@ from index.generation import Generation, Part
 from index.reading import Generations, Readers, View
 from index.records import Reader
 from index.searching import Search
+from index.segments import Segments
 from index.settings import StoreSettings
 from index.spec import JSON, CollectionSpec
 from index.validation import (
@@ -47,6 +50,8 @@ from index.validation import (
     prepare_vectors,
 )
 from index.writer import Writer
+
+log = logging.getLogger(__name__)
 
 # `list` is a method of Collection, so its annotations cannot use the name.
 Results = list[SearchResult]
@@ -79,7 +84,13 @@ class Collection:
         self.spec = _spec(str(meta["spec"]), self._path)
         self.created_at = float(meta["created_at"])
         self._writing = Reader(connection, self._path, self.spec.dimensions)
-        self._generations = Generations(self._load(()))
+        self._segments = Segments(
+            self.directory, str(meta["uid"]), self.spec.dimensions, self._settings
+        )
+        parts, problems = self._segments.load(self._writing.sequence())
+        for problem in problems:
+            log.warning("%s; its vectors are read from the database", problem)
+        self._generations = Generations(self._load(parts))
         self._readers = Readers(self._path, self.spec.dimensions, self._settings.readers_max)
         self._writer = Writer(
             self._path,
@@ -90,14 +101,34 @@ class Collection:
             publish=self._generations.publish,
             reload=lambda: self._load(self._generations.current.segments),
         )
+        self._builder = Builder(
+            self._segments,
+            self._settings,
+            current=lambda: self._generations.current,
+            swap=self._swap,
+        )
+        self._builder.poke()
 
     def _load(self, segments: Sequence[Part]) -> Generation:
         """A generation from the database, given segments that hold some of its rows."""
         rows = self._writing.all_rows()
-        vectors = np.empty((len(rows), self.spec.dimensions), np.float32)
-        for i, (_, vector) in enumerate(self._writing.vectors_where("1 ORDER BY row", ())):
-            vectors[i] = vector
-        return Generation.of(self._writing.sequence(), segments, rows, vectors)
+        rest = rows
+        sound = []
+        for part in segments:
+            alive = np.isin(part.rows, rest, assume_unique=True)
+            rest = np.setdiff1d(rest, part.rows, assume_unique=True)
+            sound.append(replace(part, alive=alive))
+        found = self._writing.vectors(rest.tolist())
+        if len(found) < len(rest):
+            raise DataDamaged(self._path, f"{len(rest) - len(found)} documents have no vector")
+        vectors = np.empty((len(rest), self.spec.dimensions), np.float32)
+        for i, row in enumerate(rest.tolist()):
+            vectors[i] = found[row]
+        return Generation.of(self._writing.sequence(), sound, rest, vectors)
+
+    def _swap(self, change: Callable[[Generation], Generation]) -> None:
+        with self._writer.lock:
+            self._generations.publish(change(self._generations.current))
 
     # What it is
 
@@ -189,7 +220,9 @@ class Collection:
         if request_id:
             wanted = Once(change, request_id, digest or change.digest(), self._settings)
         with self._noticing_damage():
-            return self._writer.write(wanted)
+            written = self._writer.write(wanted)
+        self._builder.poke()
+        return written
 
     # Reading
 
@@ -297,10 +330,28 @@ class Collection:
             found.update(zip(members, answers, strict=True))
         return found
 
+    # Maintenance
+
+    def wait_for_builds(self) -> None:
+        """Until no segment is being built; for measurements and tests."""
+        self._builder.wait()
+
+    def compact(self) -> None:
+        """Merge all segments into one, drop what was deleted, shorten the write-ahead log.
+
+        Reads and writes go on meanwhile. Raises DiskFull, StorageFailed.
+        """
+        self._builder.merge_all()
+        with self._noticing_damage(), self._writer.lock, database.translated(self._path):
+            connection = self._writing.connection
+            connection.execute("INSERT INTO lexical (lexical) VALUES ('optimize')")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     # Ending
 
     def close(self) -> None:
         """Wait for the write in progress; running reads end as they please."""
+        self._builder.close()
         self._writer.close()
         self._readers.close()
 

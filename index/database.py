@@ -2,7 +2,7 @@
 
 documents.sqlite3 (WAL, synchronous=FULL) is the log of record; all else is made from it.
 
-    meta       key, value: format, spec (JSON), created_at, sequence, next_row
+    meta       key, value: format, uid, spec (JSON), created_at, sequence, next_row
     documents  row, id, text, metadata (JSON), sequence, created_at, updated_at, crc
     vectors    row, vector (float32, little-endian, dimensions of them), crc
     fields     path, kind, value, row: each metadata value, for filters (index/fields.py)
@@ -114,7 +114,7 @@ def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, int | flo
         raise DataDamaged(path, "it has no format number")
     if found > FORMAT:
         raise FormatTooNew(path, found, FORMAT)
-    missing = {"spec", "sequence", "next_row", "created_at"} - meta.keys()
+    missing = {"spec", "uid", "sequence", "next_row", "created_at"} - meta.keys()
     if missing:
         raise DataDamaged(path, f"it has no {', '.join(sorted(missing))}")
     return meta

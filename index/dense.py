@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from index.generation import Generation, Part
 from index.scoring import dot, rounding_error_max
 from index.settings import StoreSettings
+from index.vectors import inner_products, inner_products_at
 
-BLOCK_VECTORS = 16_384  # compared at once: 24 MiB at 384 values
+GATHER_SHARE = 4  # comparing one in so many vectors costs as much as comparing all in a row
 SCORED_VECTORS = 2_048  # scored at once in float64: 6 MiB at 384 values
 
 Ranked = tuple[NDArray[np.int64], NDArray[np.float64]]  # rows and scores, best first
@@ -95,12 +96,10 @@ def _exact(
     )
     if len(chosen) <= k:
         return chosen
-    whole = len(chosen) == len(part.rows)
-    scores = np.empty(len(chosen), np.float32)
-    for start in range(0, len(chosen), BLOCK_VECTORS):
-        block = slice(start, min(start + BLOCK_VECTORS, len(chosen)))
-        vectors = part.vectors[block] if whole else part.vectors[chosen[block]]
-        scores[block] = vectors @ query
+    if len(chosen) > len(part.rows) // GATHER_SHARE:
+        scores = inner_products(part.vectors, query)[chosen]
+    else:
+        scores = inner_products_at(part.vectors, query, chosen)
     threshold = np.partition(scores, len(scores) - k)[len(scores) - k]
     norms = part.length_max * float(np.linalg.norm(query))
     near: NDArray[np.bool_] = scores >= threshold - 2 * rounding_error_max(len(query), norms)

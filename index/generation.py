@@ -144,17 +144,18 @@ class Generation:
         return grown
 
     def with_segments(
-        self, segments: Iterable[Part], replaced: frozenset[str], used: int
+        self, fresh: Iterable[Part], replaced: frozenset[str], through_row: int
     ) -> Generation:
-        """The same vectors, where new `segments` hold what the `replaced` ones and the first
-        `used` of the buffer held. Rows that died meanwhile are dead in the new ones too."""
-        kept = [part for part in self.segments if part.name not in replaced]
-        gone = [part for part in self.segments if part.name in replaced]
+        """The same vectors, where `fresh` segments hold what the `replaced` ones and the buffer's
+        rows up to `through_row` held. What died while they were built is dead in them too."""
         buffer = self.buffer
-        gone.append(replace(buffer, rows=buffer.rows[:used], alive=buffer.alive[:used]))
-        dead = np.sort(np.concatenate([part.rows[~part.alive] for part in gone]))
-        fresh = [part.without(dead) for part in segments]
-        rest = slice(used, None)
-        rows, alive = buffer.rows[rest], buffer.alive[rest]
-        result = Generation.of(self.sequence, (*kept, *fresh), rows, buffer.vectors[rest])
-        return replace(result, buffer=replace(result.buffer, alive=alive.copy()))
+        used = int(np.searchsorted(buffer.rows, through_row, side="right"))
+        kept = [part for part in self.segments if part.name not in replaced]
+        gone = [part.rows[part.alive] for part in self.segments if part.name in replaced]
+        alive = np.concatenate([*gone, buffer.rows[:used][buffer.alive[:used]]])
+        segments = [replace(part, alive=np.isin(part.rows, alive)) for part in fresh]
+        result = Generation.of(
+            self.sequence, (*kept, *segments), buffer.rows[used:], buffer.vectors[used:]
+        )
+        rest = replace(result.buffer, alive=buffer.alive[used:].copy())
+        return replace(result, buffer=rest)

@@ -43,6 +43,7 @@ class StoreSettings:
 
     # Vectors
     exact_vectors_max: int = 10_000  # so many newest vectors are scanned exactly, in memory
+    flat_vectors_max: int = 5_000  # smaller segments have no index: every vector is compared
     scan_vectors_max: int = 200_000  # larger segments get a graph instead of a compressed scan
     candidates_factor: int = 4  # candidates per wanted hit that are scored again with full vectors
     candidates_min: int = 50
@@ -52,4 +53,4 @@ class StoreSettings:
     tombstones_share_max: float = 0.3  # a segment with a larger dead share is rebuilt
     search_threads: int = 1  # of one search; calls run beside one another
     build_threads: int = 1  # of the background build
-    filtered_exact_max: int = 20_000  # filters that match fewer documents are answered exactly
+    filtered_exact_max: int = 5_000  # filters that match fewer documents are answered exactly

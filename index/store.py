@@ -9,6 +9,7 @@ collections/.<name>.<what>  a collection that is being made or removed; cleared 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import threading
 import time
@@ -81,7 +82,7 @@ class Store:
             with translated(temporary), database.translated(temporary):
                 temporary.mkdir()
                 meta = {"spec": spec.to_json(), "created_at": time.time()}
-                counters = {"sequence": 0, "next_row": 1}
+                counters = {"uid": secrets.token_hex(16), "sequence": 0, "next_row": 1}
                 database.create(temporary / database.FILE_NAME, {**meta, **counters})
                 return self._adopt(temporary, spec.name)
 

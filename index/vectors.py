@@ -8,12 +8,14 @@ Measured in bench/; the FAISS wiki's "Fast accumulation of PQ and AQ codes" has 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import faiss as stubbed_faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from index.errors import Closed
 from index.settings import StoreSettings
 
 # faiss's own stubs contradict its Python wrappers (they declare a bitmap to be an int).
@@ -65,8 +67,43 @@ class VectorIndex:
         return cls(faiss.deserialize_index(data), settings)
 
 
-def build(vectors: NDArray[np.float32], settings: StoreSettings) -> VectorIndex:
-    """An index over (n, width) vectors. Takes seconds for a scan, minutes for a large graph."""
+def inner_products(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, width) contiguous and (width,) → (n,), in the calling thread alone.
+
+    FAISS's kernel, because numpy's BLAS takes threads of its own, and more than we allowed.
+    """
+    count, width = vectors.shape
+    result = np.empty(count, np.float32)
+    pointers = (faiss.swig_ptr(array) for array in (result, _contiguous(query), vectors))
+    faiss.fvec_inner_products_ny(*pointers, width, count)
+    return result
+
+
+def inner_products_at(
+    vectors: NDArray[np.float32], query: NDArray[np.float32], positions: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """As `inner_products`, of the vectors at `positions` alone."""
+    faiss.omp_set_num_threads(1)
+    result = np.empty(len(positions), np.float32)
+    arrays = (result, _contiguous(query), vectors, _contiguous(positions))
+    pointers = (faiss.swig_ptr(array) for array in arrays)
+    faiss.fvec_inner_products_by_idx(*pointers, vectors.shape[1], 1, len(positions))
+    return result
+
+
+def _contiguous(array: NDArray[Any]) -> NDArray[Any]:
+    """FAISS takes pointers: rows of a C-contiguous matrix are contiguous already."""
+    assert array.flags.c_contiguous
+    return array
+
+
+def build(
+    vectors: NDArray[np.float32], settings: StoreSettings, stopped: Callable[[], bool]
+) -> VectorIndex:
+    """An index over (n, width) vectors. Takes seconds for a scan, minutes for a large graph.
+
+    Raises Closed soon after `stopped` is true.
+    """
     faiss.omp_set_num_threads(settings.build_threads)
     count, width = vectors.shape
     if count > settings.scan_vectors_max:
@@ -81,5 +118,7 @@ def build(vectors: NDArray[np.float32], settings: StoreSettings) -> VectorIndex:
     step = max(1, count // SCAN_TRAINING_VECTORS)
     index.train(np.ascontiguousarray(vectors[::step]))
     for start in range(0, count, ADD_VECTORS):
+        if stopped():
+            raise Closed("the builder")
         index.add(np.ascontiguousarray(vectors[start : start + ADD_VECTORS]))
     return VectorIndex(index, settings)

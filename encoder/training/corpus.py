@@ -13,7 +13,7 @@ from encoder.training.recipe import Aligned, Recipe, Source
 
 TEXT_SUFFIXES = (".txt", ".txt.xz")
 PAIR_SUFFIXES = (".tsv", ".tsv.xz")
-LINE_CHARACTERS_MAX = 100_000  # a longer line is cut: it is a dump, not a paragraph
+LINE_CHARACTERS_MAX = 20_000  # a longer line becomes several: it is a dump, not a paragraph
 PASSAGE_LINES = 32  # a document is held out or trained on in pieces of so many lines
 PAIR_RATIO_MAX = 3.0  # translations whose lengths differ by more are misaligned
 PAIR_SLACK_CHARACTERS = 20  # which short ones are forgiven
@@ -71,12 +71,12 @@ def file_sha256(path: Path) -> str:
 def open_text(path: Path) -> BinaryIO:
     """The bytes of a file, decompressed if it ends in .xz."""
     if path.suffix == ".xz":
-        return io.BufferedReader(lzma.open(path, "rb"))  # type: ignore[arg-type]  # readable
+        return io.BufferedReader(lzma.open(path, "rb"))
     return path.open("rb")
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file, in NFC, without their ends.
+    """The lines of a UTF-8 file, in NFC, without their ends; a very long one in pieces.
 
     Raises CorpusInvalid, with the offset of the byte, where the file is not UTF-8.
     """
@@ -93,9 +93,19 @@ def read_lines(path: Path) -> Iterator[str]:
                     ) from None
                 offset += len(line)
                 text = text.rstrip("\r\n").removeprefix("\ufeff")
-                yield unicodedata.normalize("NFC", text[:LINE_CHARACTERS_MAX])
+                yield from pieces(unicodedata.normalize("NFC", text))
     except (lzma.LZMAError, EOFError) as error:
         raise CorpusInvalid(f"{path} is not an xz file, or is cut short: {error}") from None
+
+
+def pieces(line: str) -> Iterator[str]:
+    """`line`, cut at spaces where it is longer than LINE_CHARACTERS_MAX."""
+    while len(line) > LINE_CHARACTERS_MAX:
+        space = line.rfind(" ", 1, LINE_CHARACTERS_MAX)
+        cut = space if space > 0 else LINE_CHARACTERS_MAX
+        yield line[:cut]
+        line = line[cut:].lstrip(" ")
+    yield line
 
 
 def passages(lines: Iterable[str]) -> Iterator[Passage]:
@@ -151,9 +161,3 @@ def _raw_pairs(root: Path, source: Source | Aligned) -> Iterator[Pair]:
                 f"columns {first} and {second} are read (separate them by one tab)"
             )
         yield cells[first].strip(), cells[second].strip()
-
-
-def held_out(text: str, every: int) -> bool:
-    """Whether a passage is kept for evaluation: decided by its text, so the same in every run."""
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % every == 0

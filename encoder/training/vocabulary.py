@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,9 @@ BYTES = 256
 SPACE = "▁"  # U+2581, which stands for the space before a word
 
 # A word with its space; one digit; one other character, with its space; spaces that remain.
-PIECES = Regex(rf"{SPACE}?[\p{{L}}\p{{M}}]+|{SPACE}?\p{{N}}|{SPACE}?[^{SPACE}\p{{L}}\p{{M}}\p{{N}}]|{SPACE}+")
+PIECES = Regex(
+    rf"{SPACE}?[\p{{L}}\p{{M}}]+|{SPACE}?\p{{N}}|{SPACE}?[^{SPACE}\p{{L}}\p{{M}}\p{{N}}]|{SPACE}+"
+)
 
 
 def reserved_tokens() -> list[str]:
@@ -47,10 +48,12 @@ def train_vocabulary(lines: Iterable[str], size: int, *, progress: bool) -> toke
 
 
 def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.Sequence([
-        pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False),
-        pre_tokenizers.Split(PIECES, behavior="isolated"),
-    ])
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False),
+            pre_tokenizers.Split(PIECES, behavior="isolated"),
+        ]
+    )
 
 
 def _assemble(learned: dict[str, int], merges: list[Any]) -> tokenizers.Tokenizer:
@@ -68,10 +71,14 @@ def _assemble(learned: dict[str, int], merges: list[Any]) -> tokenizers.Tokenize
     )
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = _pre_tokenizer()
-    tokenizer.decoder = decoders.Sequence([
-        decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(),
-        decoders.Strip(" ", 1, 0),
-    ])
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace(SPACE, " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
     begin, end = order.index(BEGIN), order.index(END)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BEGIN} $A {END}",
@@ -82,23 +89,16 @@ def _assemble(learned: dict[str, int], merges: list[Any]) -> tokenizers.Tokenize
     return tokenizer
 
 
-def save_vocabulary(tokenizer: tokenizers.Tokenizer, folder: Path, tokens_max: int) -> None:
-    """Write tokenizer.json, and what transformers' AutoTokenizer wants to know beside it."""
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "pad_token": PAD,
-        "unk_token": UNKNOWN,
-        "cls_token": BEGIN,
-        "sep_token": END,
-        "bos_token": BEGIN,
-        "eos_token": END,
-        "mask_token": MASK,
-        "model_max_length": tokens_max,
-        "model_input_names": ["input_ids", "attention_mask"],
-        "clean_up_tokenization_spaces": False,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+# What transformers' AutoTokenizer wants to know of them.
+SPECIAL_TOKENS = {
+    "pad_token": PAD,
+    "unk_token": UNKNOWN,
+    "cls_token": BEGIN,
+    "sep_token": END,
+    "bos_token": BEGIN,
+    "eos_token": END,
+    "mask_token": MASK,
+}
 
 
 def token_id(tokenizer: tokenizers.Tokenizer, token: str) -> int:

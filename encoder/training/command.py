@@ -1,0 +1,198 @@
+"""The commands `pretrain` and `snapshot`."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from encoder.training.recipe import Recipe
+    from encoder.training.run import Settings
+    from encoder.training.streams import Tokenized
+    from encoder.training.workers import Workers
+
+
+class _Common(BaseModel):
+    text: Path = Field(
+        description="folder of text: .txt or .txt.xz in UTF-8, one paragraph per line, a blank "
+        "line between documents; .tsv holds translations"
+    )
+    recipe: Path | None = Field(
+        default=None,
+        description="TOML file that decides the model and the run; without it a small model of 8 "
+        "million parameters is trained on everything in the folder",
+    )
+    out: Path = Field(default=Path("runs/model"), description="folder of the run")
+    cache: Path | None = Field(
+        default=None,
+        description="folder for the cleaned and tokenised text, which runs may share "
+        "(default: cache/ in the folder of the run)",
+    )
+    tokens: PositiveInt | None = Field(
+        default=None, description="length of the run in tokens, in place of the recipe's"
+    )
+
+
+class Pretrain(_Common):
+    """Train a tokenizer and a masked language model on a folder of text.
+
+    A run that was stopped or killed goes on with --resume and ends with the same weights. Under
+    torchrun every process takes its part of each step.
+    """
+
+    resume: bool = Field(default=False, description="go on from the run's last checkpoint")
+    dry_run: bool = Field(
+        default=False,
+        description="read all text, try a few steps of each stage, say what time and memory the "
+        "run will take, and train nothing; the prepared text is kept",
+    )
+    threads: PositiveInt | None = Field(
+        default=None, description="of a CPU; the same number gives the same bits (default: all)"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="of matrix products; auto takes bf16 where it is fast"
+    )
+    compiled: bool = Field(
+        default=False, description="run the encoder through torch.compile (needs a C++ compiler)"
+    )
+    checkpoint_s: PositiveFloat = Field(
+        default=300.0, description="seconds between checkpoints: what a kill can cost"
+    )
+
+    def cli_cmd(self) -> None:
+        with _refusing():
+            self._run()
+
+    def _run(self) -> None:
+        # torch takes seconds to import; --help must not
+        from encoder.training.run import Interrupted, Run
+        from encoder.training.workers import Workers
+
+        recipe = _recipe(self)
+        workers = Workers.join()
+        settings = self._settings(workers)
+        try:
+            recipe, data = _prepared(recipe, settings, workers)
+            run = Run(recipe, data, settings, workers)
+            if self.dry_run:
+                run.rehearse(print)
+                return
+            model = run.train()
+        except Interrupted as end:
+            sys.exit(f"{end}; go on with --resume")
+        finally:
+            workers.leave()
+        if workers.first:
+            print(f"{model}: {recipe.tokens:,} tokens in {recipe.steps:,} steps")
+
+    def _settings(self, workers: "Workers") -> "Settings":
+        import torch
+
+        from encoder.training.run import Settings
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        auto = "bf16" if workers.device.type == "cuda" or _fast_bf16() else "fp32"
+        precision = auto if self.precision == "auto" else self.precision
+        return Settings(
+            text=self.text,
+            out=self.out,
+            cache=self.cache or self.out / "cache",
+            resume=self.resume,
+            checkpoint_s=self.checkpoint_s,
+            precision=torch.bfloat16 if precision == "bf16" else torch.float32,
+            compiled=self.compiled,
+        )
+
+
+class Snapshot(_Common):
+    """Write the model as a run's last checkpoint has it, while the run goes on."""
+
+    directory: Path = Field(description="directory to create; must not exist")
+
+    def cli_cmd(self) -> None:
+        if self.directory.exists():
+            sys.exit(f"{self.directory} exists; a model is never overwritten")
+        with _refusing():
+            # torch takes seconds to import; --help must not
+            from encoder.training.run import Run, Settings
+            from encoder.training.workers import Workers
+
+            settings = Settings(
+                text=self.text, out=self.out, cache=self.cache or self.out / "cache"
+            )
+            recipe, data = _prepared(_recipe(self), settings, Workers())
+            steps = Run(recipe, data, settings, Workers()).snapshot(self.directory)
+            print(f"{self.directory}: after {steps:,} of {recipe.steps:,} steps")
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn what a user can put right into one line on stderr and exit status 1."""
+    from encoder.training.atomic import NotWritten
+    from encoder.training.checkpoints import CheckpointRefused
+    from encoder.training.corpus import CorpusInvalid
+    from encoder.training.recipe import RecipeInvalid
+
+    try:
+        yield
+    except (NotWritten, CheckpointRefused, CorpusInvalid, RecipeInvalid) as error:
+        sys.exit(str(error))
+
+
+def _recipe(command: _Common) -> "Recipe":
+    from encoder.training.recipe import Recipe, load_recipe
+
+    recipe = load_recipe(command.recipe) if command.recipe else Recipe(name=command.out.name)
+    return recipe.with_tokens(command.tokens) if command.tokens else recipe
+
+
+def _prepared(
+    recipe: "Recipe", settings: "Settings", workers: "Workers"
+) -> "tuple[Recipe, Tokenized]":
+    """The first process prepares the text; the others wait for it and then find it ready."""
+    from encoder.training.run import prepare
+
+    if workers.first:
+        found = prepare(recipe, settings)
+        workers.wait()
+        return found
+    workers.wait()
+    return prepare(recipe, settings)
+
+
+def _fast_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices faster than fp32 ones."""
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+class _Program(BaseSettings):
+    """Train polyseme's own model."""
+
+    model_config = SettingsConfigDict(
+        cli_prog_name="python -m encoder.training.command",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_enforce_required=True,
+    )
+
+    pretrain: CliSubCommand[Pretrain]
+    snapshot: CliSubCommand[Snapshot]
+
+    def cli_cmd(self) -> None:
+        CliApp.run_subcommand(self)
+
+
+def main() -> None:
+    """Read the command line and do what it says."""
+    CliApp.run(_Program)
+
+
+if __name__ == "__main__":
+    main()

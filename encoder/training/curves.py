@@ -1,0 +1,100 @@
+"""The curves of a run: one JSON object a line, and the same as a picture.
+
+A line of training has `step`, `tokens`, `loss`, `rebuilt`, `rate_share`, `mask_rate`,
+`row_tokens` and `tokens_per_s`; a line of evaluation has `step`, `tokens` and `held_out`, an
+object of losses by language.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from encoder.training.atomic import write_atomically
+
+Line: TypeAlias = Mapping[str, Any]
+Points: TypeAlias = Sequence[tuple[float, float]]
+
+WIDTH, HEIGHT, MARGIN = 760, 420, 56  # of the picture, in pixels
+POINTS_MAX = 400  # of a curve; more than there are pixels to see
+COLOURS = ("#9aa5b1", "#0b6e99", "#d1495b", "#3a7d44", "#8e5ea2", "#e08e0b")
+
+
+class Curves:
+    """The file of a run's curves. After a resume it holds no step twice."""
+
+    def __init__(self, path: Path, *, steps_done: int) -> None:
+        """Open the file and drop what a killed run wrote after its last checkpoint."""
+        self._path = path
+        kept = [line for line in read_curves(path) if line["step"] <= steps_done]
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+    def add(self, line: Line) -> None:
+        """Append one line."""
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read_curves(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file, without a last one that a kill cut in two; none if it is missing."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def draw(lines: Iterable[Line], title: str) -> str:
+    """An SVG of the losses over the tokens trained on."""
+    listed = list(lines)
+    curves: dict[str, list[tuple[float, float]]] = {
+        "training": [(line["tokens"], line["loss"]) for line in listed if "loss" in line]
+    }
+    for line in listed:
+        for language, loss in line.get("held_out", {}).items():
+            curves.setdefault(f"held out, {language}", []).append((line["tokens"], loss))
+    return plot({name: points for name, points in curves.items() if points}, title)
+
+
+def plot(curves: Mapping[str, Points], title: str) -> str:
+    """An SVG of named curves, each (tokens, nats)."""
+    every = [point for points in curves.values() for point in points] or [(1.0, 1.0)]
+    right = max(x for x, _ in every)
+    low, high = min(y for _, y in every), max(y for _, y in every)
+    bottom, top = int(low * 2) / 2, int(high * 2 + 1) / 2  # half nats
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = MARGIN + x / right * (WIDTH - 2 * MARGIN)
+        down = MARGIN + (top - y) / (top - bottom) * (HEIGHT - 2 * MARGIN)
+        return round(across, 1), round(down, 1)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+        f'<text x="{MARGIN}" y="24" font-size="15">{title}</text>',
+        f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 12}" text-anchor="end">million tokens</text>',
+        f'<text x="8" y="{MARGIN - 12}">nats per guessed token</text>',
+    ]
+    for tick in range(round((top - bottom) * 2) + 1):
+        value = bottom + tick / 2
+        left, y = place(0, value)
+        parts.append(
+            f'<path d="M{left} {y}H{WIDTH - MARGIN}" stroke="#e5e8eb"/>'
+            f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{value:.1f}</text>'
+        )
+    for tick in range(6):
+        x, y = place(right * tick / 5, bottom)
+        parts.append(
+            f'<text x="{x}" y="{y + 18}" text-anchor="middle">{right * tick / 5e6:.1f}</text>'
+        )
+    for index, (name, points) in enumerate(curves.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        thin = points[:: max(1, len(points) // POINTS_MAX)]
+        path = " ".join(f"{x},{y}" for x, y in (place(*point) for point in thin))
+        y = MARGIN + 16 * index
+        parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
+            f'<text x="{WIDTH - MARGIN}" y="{y}" fill="{colour}" text-anchor="end">'
+            f"{name} {points[-1][1]:.2f}</text>"
+        )
+    return "\n".join([*parts, "</svg>", ""])

@@ -1,0 +1,287 @@
+"""The masked language model in training: its state, and one step of it.
+
+Everything that a step does follows from the recipe and the step's number; the state is weights,
+their running average and the optimiser's memory. So a run that is killed and resumed from any
+checkpoint ends with the same bits, on a CPU with the same number of threads.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoder.config import EncoderConfig
+from encoder.model import MaskedLanguageModel
+from encoder.training.masking import Alphabet, Masked, hide
+from encoder.training.optimizers import Optimizers
+from encoder.training.recipe import Masking, Recipe
+from encoder.training.reconstruction import Reconstruction
+from encoder.training.rows import Rows, RowSource
+from encoder.training.schedule import Step
+from encoder.training.streams import Tokenized
+from encoder.training.vocabulary import (
+    BEGIN,
+    MASK,
+    PAD,
+    RESERVED_IDS,
+    token_id,
+    word_starts,
+)
+from encoder.training.workers import Workers
+
+# Of a recipe's seed, so that no two uses draw the same numbers.
+SEED_ROWS, SEED_MASKS, SEED_EVALUATION = 1, 2, 3
+EVALUATION_ROW_TOKENS = 128
+EVALUATION_ROWS_MAX = 96  # of each language
+EVALUATION_MASKING = Masking(rate_first=0.15, rate_last=0.15)
+
+# The copy that is rebuilt is hidden by the token, and never by anything but [MASK].
+COPY_MASKING = Masking(whole_word_share=0.0, keep_share=0.0, random_share=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Of one step, in nats per guessed token; `rebuilt` is 0 where it is not trained."""
+
+    masked: float
+    rebuilt: float
+
+
+class Pretraining:
+    """A model in training.
+
+    precision: torch.bfloat16 runs the matrix products in it; weights and sums stay in fp32
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Tokenized,
+        workers: Workers,
+        *,
+        precision: torch.dtype = torch.float32,
+        compiled: bool = False,
+    ) -> None:
+        self.recipe = recipe
+        self._data = data
+        self._workers = workers
+        self._precision = precision
+        tokenizer = data.tokenizer
+        self.alphabet = Alphabet(word_starts(tokenizer), RESERVED_IDS, token_id(tokenizer, MASK))
+        self._begin_id = token_id(tokenizer, BEGIN)
+        config = config_of(recipe, tokenizer.get_vocab_size(), token_id(tokenizer, PAD))
+        torch.manual_seed(recipe.seed)
+        self.model = MaskedLanguageModel(config).to(workers.device)
+        self.decoder = Reconstruction(config).to(workers.device)
+        self._encode = torch.compile(self.model.encoder) if compiled else self.model.encoder
+        modules = nn.ModuleDict({"model": self.model, "decoder": self.decoder})
+        self._named = list(modules.named_parameters())
+        self._parameters = [parameter for _, parameter in self._named]
+        self._optimizers = Optimizers(recipe.optimizer, self._named)
+        self._trained: list[Tensor] = list(self.model.parameters())
+        self._average = [p.detach().clone() for p in self._trained]
+        self._rows: tuple[int, Rows] | None = None
+        self.steps_done = 0
+
+    def train(self, step: Step) -> Losses:
+        """Do `step`, which must be the next one."""
+        if step.number != self.steps_done:
+            raise ValueError(f"step {step.number} after {self.steps_done} steps")
+        losses = self._gradients(step)
+        self._workers.add_up([p.grad for p in self._parameters if p.grad is not None])
+        torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.optimizer.clip_norm)
+        self._optimizers.step(step.rate_share)
+        self.steps_done += 1
+        self._update_average()
+        self._workers.add_up([losses])
+        masked, rebuilt = losses.tolist()
+        return Losses(masked, rebuilt)
+
+    def _gradients(self, step: Step) -> Tensor:
+        """Leave the step's gradients in the parameters; returns both losses (2,)."""
+        row_tokens, device = step.stage.row_tokens, self._workers.device
+        ids = self._rows_of(step).read(step.first_row, step.stage.step_rows)
+        random = np.random.default_rng([self.recipe.seed, SEED_MASKS, step.number])
+        masked = hide(ids, step.mask_rate, self.recipe.masking, self.alphabet, random)
+        copy = self._hidden_copy(ids, random) if step.reconstructs else None
+        mine = np.arange(self._workers.index, len(ids), self._workers.count)
+        at_once = max(1, self.recipe.micro_tokens // row_tokens)
+        totals = torch.zeros(2, device=device)
+        for begin in range(0, len(mine), at_once):
+            part = mine[begin : begin + at_once]
+            totals += self._backward(masked, copy, part)
+        return totals
+
+    def _backward(self, masked: Masked, copy: Masked | None, part: NDArray[np.int64]) -> Tensor:
+        device = self._workers.device
+        with torch.autocast(device.type, self._precision, enabled=self._precision != torch.float32):
+            states = self._encode(_tensor(masked.inputs[part], device)).last  # (b, T, W)
+            loss = self._guess(states, masked, part)
+            total, rebuilt = loss, torch.zeros((), device=device)
+            if copy is not None:
+                pooled = states.mean(dim=1)  # rows have no padding
+                inputs = _tensor(copy.inputs[part], device)
+                rebuilt = self._guess(self.decoder(self.model.encoder, pooled, inputs), copy, part)
+                total = loss + self.recipe.reconstruction.weight * rebuilt
+        total.backward()  # type: ignore[no-untyped-call]  # torch has no annotation for it
+        return torch.stack([loss.detach(), rebuilt.detach()])
+
+    def _guess(self, states: Tensor, masked: Masked, part: NDArray[np.int64]) -> Tensor:
+        """The summed loss of the hidden tokens, divided by how many the whole step has.
+
+        states: (b, T, W). Only the hidden positions go through the head, which is half of the
+        arithmetic of a small model (Geiping and Goldstein 2023).
+        """
+        device = states.device
+        rows = np.arange(len(part))[:, None] * states.shape[1]
+        places = _tensor((rows + masked.places[part]).reshape(-1), device)
+        chosen = states.flatten(0, 1).index_select(0, places)  # (b * hidden, W)
+        targets = _tensor(masked.targets[part].reshape(-1), device)
+        loss = F.cross_entropy(self.model.logits(chosen).float(), targets, reduction="sum")
+        return loss / masked.targets.size
+
+    def _hidden_copy(self, ids: NDArray[np.int64], random: np.random.Generator) -> Masked:
+        rules = self.recipe.reconstruction
+        copy = hide(ids, rules.mask_rate, COPY_MASKING, self.alphabet, random)
+        asked = max(1, round(rules.predict_rate * ids.shape[1]))
+        order = random.permuted(np.tile(np.arange(copy.places.shape[1]), (len(ids), 1)), axis=1)
+        picked = np.sort(order[:, :asked], axis=1)
+        return Masked(
+            copy.inputs,
+            np.take_along_axis(copy.places, picked, axis=1),
+            np.take_along_axis(copy.targets, picked, axis=1),
+        )
+
+    def _rows_of(self, step: Step) -> Rows:
+        if self._rows is None or self._rows[0] != step.stage_index:
+            seed = (self.recipe.seed, SEED_ROWS, step.stage_index)
+            sources = row_sources(self.recipe, self._data)
+            rows = Rows(sources, step.stage.row_tokens, self._begin_id, seed)
+            self._rows = (step.stage_index, rows)
+        return self._rows[1]
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # The first weights are noise, so the average begins short and grows to its full length.
+        full = self.recipe.optimizer.average_decay
+        decay = min(full, (1 + self.steps_done) / (10 + self.steps_done))
+        torch._foreach_lerp_(self._average, self._trained, 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[MaskedLanguageModel]:
+        """The model with its averaged weights, for as long as the block lasts."""
+        own = [p.detach().clone() for p in self._trained]
+        with torch.no_grad():
+            torch._foreach_copy_(self._trained, self._average)
+        try:
+            yield self.model
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self._trained, own)
+
+    def evaluate(self) -> dict[str, float]:
+        """Loss on held-out text by language, in nats: 15 % hidden, 80/10/10, half whole words.
+
+        The averaged weights are judged. "mean" is the mean of the languages.
+        """
+        with self.averaged(), torch.no_grad():
+            losses = {
+                language: self._loss(ids) for language, ids in self._evaluation_rows().items()
+            }
+        return losses | {"mean": sum(losses.values()) / len(losses)} if losses else {}
+
+    def _evaluation_rows(self) -> dict[str, NDArray[np.int64]]:
+        length = min(EVALUATION_ROW_TOKENS, self.recipe.model.tokens_max) - 1
+        texts: dict[str, list[NDArray[np.uint16]]] = {}
+        for stream in self._data.streams:
+            if not stream.pairs:
+                texts.setdefault(stream.language or "text", []).append(
+                    self._data.held_out_ids(stream)
+                )
+        rows = {language: np.concatenate(parts) for language, parts in texts.items()}
+        return {
+            language: self._evenly(ids, length)
+            for language, ids in rows.items()
+            if len(ids) >= length
+        }
+
+    def _evenly(self, ids: NDArray[np.uint16], length: int) -> NDArray[np.int64]:
+        every = ids[: len(ids) // length * length].reshape(-1, length)
+        chosen = every[:: max(1, -(-len(every) // EVALUATION_ROWS_MAX))].astype(np.int64)
+        return np.pad(chosen, ((0, 0), (1, 0)), constant_values=self._begin_id)
+
+    def _loss(self, ids: NDArray[np.int64]) -> float:
+        random = np.random.default_rng([self.recipe.seed, SEED_EVALUATION])
+        masked = hide(ids, EVALUATION_MASKING.rate_last, EVALUATION_MASKING, self.alphabet, random)
+        at_once = max(1, self.recipe.micro_tokens // ids.shape[1])
+        total = 0.0
+        device = self._workers.device
+        with torch.autocast(device.type, self._precision, enabled=self._precision != torch.float32):
+            for begin in range(0, len(ids), at_once):
+                part = np.arange(begin, min(begin + at_once, len(ids)))
+                states = self.model.encoder(_tensor(masked.inputs[part], device)).last
+                total += float(self._guess(states, masked, part))
+        return total
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a checkpoint must hold, beside what it belongs to."""
+        return {
+            "steps_done": self.steps_done,
+            "model": self.model.state_dict(),
+            "decoder": self.decoder.state_dict(),
+            "average": self._average,
+            "optimizers": self._optimizers.state(),
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self.model.load_state_dict(state["model"])
+        self.decoder.load_state_dict(state["decoder"])
+        for own, saved in zip(self._average, state["average"], strict=True):
+            own.copy_(saved)
+        self._optimizers.load(state["optimizers"])
+        self.steps_done = int(state["steps_done"])
+
+
+def config_of(recipe: Recipe, vocab_size: int, pad_id: int) -> EncoderConfig:
+    """The recipe's shape with its tokenizer's vocabulary."""
+    shape = recipe.model
+    return EncoderConfig(
+        vocab_size=vocab_size,
+        width=shape.width,
+        layers=shape.layers,
+        heads=shape.heads,
+        inner_width=shape.inner_width,
+        tokens_max=shape.tokens_max,
+        pad_id=pad_id,
+        rope_theta_global=shape.rope_theta,
+    )
+
+
+def row_sources(recipe: Recipe, data: Tokenized) -> list[RowSource]:
+    """The streams with their shares of the rows: pairs have `pair_share` in all."""
+    sizes = {
+        pairs: sum(s.tokens * s.weight for s in data.streams if s.pairs is pairs)
+        for pairs in (False, True)
+    }
+    pair_share = recipe.text.pair_share if sizes[True] else 0.0
+    shares = {False: 1 - pair_share, True: pair_share}
+    return [
+        RowSource(
+            ids=data.ids(stream),
+            starts=data.starts(stream) if stream.pairs else None,
+            share=shares[stream.pairs] * stream.tokens * stream.weight / sizes[stream.pairs],
+        )
+        for stream in data.streams
+        if stream.tokens
+    ]
+
+
+def _tensor(values: NDArray[np.int64], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)

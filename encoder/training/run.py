@@ -1,0 +1,342 @@
+"""A pretraining run in its folder: prepare, train, save, resume, finish.
+
+The folder holds `recipe.json`, `checkpoint.pt`, `curves.jsonl`, `curves.svg`, `README.md` and,
+at the end, `model/`: a directory that transformers loads.
+"""
+
+import contextlib
+import resource
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+
+from encoder.checkpoint import save_directory
+from encoder.config import Pooling
+from encoder.model import SentenceEncoder
+from encoder.training.atomic import write_atomically
+from encoder.training.checkpoints import CheckpointRefused, load_checkpoint, save_checkpoint
+from encoder.training.cleaning import clean
+from encoder.training.corpus import CorpusInvalid, find_sources
+from encoder.training.curves import Curves, draw, read_curves
+from encoder.training.masked_lm import Pretraining
+from encoder.training.progress import Progress, duration
+from encoder.training.recipe import Recipe
+from encoder.training.schedule import Step, step_at
+from encoder.training.streams import Tokenized, tokenize
+from encoder.training.vocabulary import SPECIAL_TOKENS
+from encoder.training.workers import Workers
+
+LOG_TOKENS = 250_000  # between two lines of the training curve
+EVALUATION_TOKENS = 2_500_000  # between two evaluations
+DRY_STEPS = 3  # of each stage; the first is slower and not counted
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (SIGTERM, Ctrl-C); its checkpoint is written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What does not change the result of a run, but where it is and how fast."""
+
+    text: Path
+    out: Path
+    cache: Path
+    resume: bool = False
+    checkpoint_s: float = 300.0
+    precision: torch.dtype = torch.float32
+    compiled: bool = False
+
+
+def prepare(recipe: Recipe, settings: Settings) -> tuple[Recipe, Tokenized]:
+    """Find, clean and tokenise the text. Returns the recipe as it will be followed.
+
+    A text that would be read more often than `epochs_max` shortens the run, and says so. Raises
+    CorpusInvalid for text that cannot be used.
+    """
+    complete = find_sources(settings.text, recipe)
+    folder, files = clean(settings.text, complete, settings.cache)
+    data = tokenize(folder, files, complete, settings.cache)
+    longest = max(stage.row_tokens for stage in recipe.stages)
+    text_tokens = sum(stream.tokens for stream in data.streams if not stream.pairs)
+    if text_tokens < 2 * longest:
+        raise CorpusInvalid(
+            f"{settings.text} has {text_tokens} tokens; the longest rows of the recipe need at "
+            f"least {2 * longest} (bring more text, or shorten the rows)"
+        )
+    tokens_max = int(data.tokens * recipe.epochs_max)
+    return (complete.with_tokens(tokens_max) if recipe.tokens > tokens_max else complete), data
+
+
+class Run:
+    """One run: the shell around `Pretraining`."""
+
+    def __init__(
+        self, recipe: Recipe, data: Tokenized, settings: Settings, workers: Workers
+    ) -> None:
+        self._recipe = recipe
+        self._data = data
+        self._settings = settings
+        self._workers = workers
+        self._training = Pretraining(
+            recipe, data, workers, precision=settings.precision, compiled=settings.compiled
+        )
+        self._checkpoint = settings.out / "checkpoint.pt"
+        self._stopping = False
+        self._seconds = 0.0  # of training, over all resumes
+
+    def train(self) -> Path:
+        """Train to the end; returns the model's directory.
+
+        Raises CheckpointRefused, atomic.NotWritten, and Interrupted after SIGTERM or Ctrl-C.
+        """
+        self._begin()
+        model = self._settings.out / "model"
+        if self._training.steps_done < self._recipe.steps:
+            with self._signals():
+                self._loop()
+        if self._workers.first:
+            self._save()
+            self._draw()
+            if not model.exists():
+                self.write_model(model)
+        return model
+
+    def _begin(self) -> None:
+        out = self._settings.out
+        if self._settings.resume:
+            self._load()
+        elif self._checkpoint.exists():
+            raise CheckpointRefused(
+                f"{self._checkpoint} exists: add --resume to go on with it, or give another --out"
+            )
+        if self._workers.first:
+            out.mkdir(parents=True, exist_ok=True)
+            write_atomically(out / "recipe.json", self._recipe.model_dump_json(indent=1).encode())
+            write_atomically(out / "README.md", _readme(self._recipe, self._settings).encode())
+        self._curves = (
+            Curves(out / "curves.jsonl", steps_done=self._training.steps_done)
+            if (self._workers.first)
+            else None
+        )
+
+    def _load(self) -> None:
+        content = load_checkpoint(
+            self._checkpoint,
+            recipe_sha256=self._recipe.sha256,
+            data_sha256=self._data.sha256,
+        )
+        if content["numerics"] != self._numerics() and self._workers.first:
+            print(
+                f"note: the checkpoint was trained with {content['numerics']}, this process has "
+                f"{self._numerics()}: the run goes on, but its last bits may differ",
+                file=sys.stderr,
+            )
+        self._training.load(content["training"])
+        self._seconds = float(content["seconds"])
+
+    def _numerics(self) -> str:
+        return (
+            f"torch {torch.__version__}, {self._workers.device.type}, {self._settings.precision}, "
+            f"{torch.get_num_threads()} threads, {self._workers.count} processes, "
+            f"{'compiled' if self._settings.compiled else 'not compiled'}"
+        )
+
+    def _save(self) -> None:
+        save_checkpoint(
+            self._checkpoint,
+            {
+                "recipe": self._recipe.name,
+                "recipe_sha256": self._recipe.sha256,
+                "data_sha256": self._data.sha256,
+                "numerics": self._numerics(),
+                "seconds": self._seconds,
+                "training": self._training.state(),
+            },
+        )
+
+    def _loop(self) -> None:
+        first = step_at(self._recipe, self._training.steps_done)
+        total = self._recipe.tokens
+        progress = Progress(self._recipe.name, total, start=first.tokens_before)
+        window = _Window()
+        saved = clock = time.monotonic()
+        for number in range(self._training.steps_done, self._recipe.steps):
+            step = step_at(self._recipe, number)
+            losses = self._training.train(step)
+            tokens = step.stage.row_tokens * step.stage.step_rows
+            done = step.tokens_before + tokens
+            now = time.monotonic()
+            self._seconds += now - clock
+            window.add(tokens, now - clock, losses.masked, losses.rebuilt)
+            if self._workers.first:
+                progress.update(done, window.note(done))
+                self._record(step, done, window)
+                if now - saved > self._settings.checkpoint_s or self._stopping:
+                    self._save()
+                    self._draw()
+                    saved = time.monotonic()
+            clock = time.monotonic()
+            if self._stopping and self._workers.count == 1:
+                raise Interrupted(f"stopped after step {number + 1} of {self._recipe.steps}")
+        if self._workers.first:
+            progress.finish(window.note(total))
+
+    def _record(self, step: Step, done: int, window: "_Window") -> None:
+        """Write to the curves what is due: a function of the tokens, so the same after a resume."""
+        if self._curves is None:
+            return
+        last = step.number + 1 == self._recipe.steps
+        place = {"step": step.number + 1, "tokens": done}
+        if done // LOG_TOKENS > step.tokens_before // LOG_TOKENS or last:
+            self._curves.add({**place, **window.line(step)})
+            window.clear()
+        if done // EVALUATION_TOKENS > step.tokens_before // EVALUATION_TOKENS or last:
+            held_out = {k: round(v, 4) for k, v in self._training.evaluate().items()}
+            self._curves.add({**place, "held_out": held_out})
+
+    def _draw(self) -> None:
+        lines = read_curves(self._settings.out / "curves.jsonl")
+        picture = draw(lines, f"{self._recipe.name}: loss of the masked language model")
+        write_atomically(self._settings.out / "curves.svg", picture.encode())
+
+    def write_model(self, directory: Path) -> None:
+        """Write the model with its averaged weights; the directory appears whole or not at all."""
+        temporary = directory.with_name(f".{directory.name}.part")
+        shutil.rmtree(temporary, ignore_errors=True)
+        with self._training.averaged() as model:
+            save_directory(
+                temporary,
+                SentenceEncoder(model.encoder, Pooling.MEAN),
+                tokenizer=self._data.folder / "tokenizer.json",
+                language_model=model,
+                special_tokens=SPECIAL_TOKENS,
+            )
+        temporary.rename(directory)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let SIGTERM and Ctrl-C end the run after the step, with its checkpoint written."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._stopping = True
+
+        before = {kind: signal.signal(kind, stop) for kind in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+    def snapshot(self, directory: Path) -> int:
+        """Write the model as its last checkpoint has it; returns the steps it has done."""
+        self._load()
+        self.write_model(directory)
+        return self._training.steps_done
+
+    def rehearse(self, say: Callable[[str], None]) -> None:
+        """Do a few steps of every stage and say what the run will take; keeps nothing.
+
+        The steps of the last part, with reconstruction, are timed too: they are dearer.
+        """
+        total_s = 0.0
+        first = 0
+        for stage in self._recipe.stages:
+            numbers = range(first, first + stage.steps)
+            steps = [step_at(self._recipe, number) for number in (numbers[0], numbers[-1])]
+            plain_s, last_s = (self._time(step) for step in steps)
+            rebuilding = _count(self._recipe, numbers)
+            stage_s = plain_s * (stage.steps - rebuilding) + last_s * rebuilding
+            tokens = stage.row_tokens * stage.step_rows
+            say(
+                f"rows of {stage.row_tokens}: {stage.steps:,} steps of {tokens:,} tokens, "
+                f"{tokens / plain_s:,.0f} tokens/s ({tokens / last_s:,.0f} at its end), "
+                f"{duration(stage_s)}"
+            )
+            total_s += stage_s
+            first += stage.steps
+        started = time.monotonic()
+        held_out = self._training.evaluate()
+        evaluations = self._recipe.tokens // EVALUATION_TOKENS + 1
+        total_s += evaluations * (time.monotonic() - started)
+        parameters = sum(p.numel() for p in self._training.model.parameters())
+        say(f"{parameters:,} parameters; held-out text: {', '.join(held_out) or 'none'}")
+        say(
+            f"memory: {_memory_bytes() / 2**20:,.0f} MiB at most so far; "
+            f"whole run: {duration(total_s)}"
+        )
+
+    def _time(self, step: Step) -> float:
+        seconds = []
+        for _ in range(DRY_STEPS):
+            begun = time.monotonic()
+            self._training.steps_done = step.number
+            self._training.train(step)
+            seconds.append(time.monotonic() - begun)
+        return min(seconds[1:])
+
+
+class _Window:
+    """Sums since the last line of the curve."""
+
+    def __init__(self) -> None:
+        self.clear()
+        self._speed = 0.0  # tokens/s, a running mean over the last tens of steps
+
+    def clear(self) -> None:
+        self._steps, self._tokens, self._seconds, self._masked, self._rebuilt = 0, 0, 0.0, 0.0, 0.0
+
+    def add(self, tokens: int, seconds: float, masked: float, rebuilt: float) -> None:
+        self._steps += 1
+        self._tokens += tokens
+        self._seconds += seconds
+        self._masked += masked
+        self._rebuilt += rebuilt
+        now = tokens / max(seconds, 1e-9)
+        self._speed = now if not self._speed else 0.95 * self._speed + 0.05 * now
+        self._last = masked
+
+    def note(self, done: int) -> str:
+        loss = self._masked / self._steps if self._steps else self._last
+        return f"{done / 1e6:,.1f}M tokens, {self._speed:,.0f} tokens/s, loss {loss:.3f}"
+
+    def line(self, step: Step) -> dict[str, float]:
+        return {
+            "loss": round(self._masked / self._steps, 4),
+            "rebuilt": round(self._rebuilt / self._steps, 4),
+            "rate_share": round(step.rate_share, 4),
+            "mask_rate": round(step.mask_rate, 4),
+            "row_tokens": step.stage.row_tokens,
+            "tokens_per_s": round(self._tokens / self._seconds),
+        }
+
+
+def _count(recipe: Recipe, numbers: range) -> int:
+    """How many of the steps rebuild; they are the last ones of the run."""
+    plain = sum(1 for number in numbers if not step_at(recipe, number).reconstructs)
+    return len(numbers) - plain
+
+
+def _memory_bytes() -> int:
+    """The most this process ever held (Linux counts in KiB, macOS in bytes)."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def _readme(recipe: Recipe, settings: Settings) -> str:
+    return (
+        f"# {recipe.name}\n\n"
+        f"A pretraining run of {recipe.tokens:,} tokens in {recipe.steps:,} steps. It may be "
+        "killed at any moment; go on with the same command and `--resume`:\n\n"
+        f"    polyseme-model pretrain --text {settings.text} --out {settings.out} "
+        f"--cache {settings.cache} --resume   # and the --recipe it was begun with\n\n"
+        "`curves.jsonl` and `curves.svg` show how far it is, `checkpoint.pt` is its state, "
+        "`model/` appears when it is done.\n"
+    )

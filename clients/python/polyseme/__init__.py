@@ -1,0 +1,120 @@
+"""Talk to a polyseme server: vectors of texts and of words in context, search, collections.
+
+from polyseme import Client, field
+
+with Client("127.0.0.1:50051") as client:
+    print(client.compare("apple", ["Apple was juicy", "Apple stock crashed today"]))
+    hits = client.search("articles", "fruit", filter=field("year") >= 2020)
+"""
+
+from polyseme.aclient import AsyncClient
+from polyseme.client import Client
+from polyseme.collection import (
+    Check,
+    Collection,
+    CollectionStatistics,
+    Compaction,
+    Finding,
+    OwnVectors,
+    ServerVectors,
+    Snapshot,
+)
+from polyseme.comparison import Comparison, View
+from polyseme.connection import Tls
+from polyseme.document import Document, Written
+from polyseme.embedding import Embeddings
+from polyseme.errors import (
+    Aborted,
+    AlreadyExists,
+    Cancelled,
+    DataLoss,
+    DeadlineExceeded,
+    FailedPrecondition,
+    FieldViolation,
+    FingerprintMismatch,
+    InputTooLong,
+    InvalidRequest,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    PolysemeError,
+    ServerError,
+    Unauthenticated,
+    Unavailable,
+)
+from polyseme.filters import Field, Filter, field
+from polyseme.retry import Retry
+from polyseme.searching import (
+    ByVector,
+    Explanation,
+    Highlight,
+    Hit,
+    Like,
+    SearchResult,
+    WordIn,
+)
+from polyseme.service import Limits, Model, ServerInfo, Statistics
+from polyseme.vectors import Fingerprint, Span, Timing, TokenCount
+from polyseme.version import VERSION as __version__
+from polyseme.words import Token, Tokens, Word
+from polyseme.writing import Progress
+
+__all__ = [
+    "Aborted",
+    "AlreadyExists",
+    "AsyncClient",
+    "ByVector",
+    "Cancelled",
+    "Check",
+    "Client",
+    "Collection",
+    "CollectionStatistics",
+    "Compaction",
+    "Comparison",
+    "DataLoss",
+    "DeadlineExceeded",
+    "Document",
+    "Embeddings",
+    "Explanation",
+    "FailedPrecondition",
+    "Field",
+    "FieldViolation",
+    "Filter",
+    "Finding",
+    "Fingerprint",
+    "FingerprintMismatch",
+    "Highlight",
+    "Hit",
+    "InputTooLong",
+    "InvalidRequest",
+    "Like",
+    "Limits",
+    "Model",
+    "NotFound",
+    "Overloaded",
+    "OwnVectors",
+    "PermissionDenied",
+    "PolysemeError",
+    "Progress",
+    "Retry",
+    "SearchResult",
+    "ServerError",
+    "ServerInfo",
+    "ServerVectors",
+    "Snapshot",
+    "Span",
+    "Statistics",
+    "Timing",
+    "Tls",
+    "Token",
+    "TokenCount",
+    "Tokens",
+    "Unauthenticated",
+    "Unavailable",
+    "View",
+    "Word",
+    "WordIn",
+    "Written",
+    "__version__",
+    "field",
+]

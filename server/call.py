@@ -14,6 +14,9 @@ class Call:
     deadline: float | None = None
     started: float = field(default_factory=time.monotonic)
 
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
     def remaining_s(self) -> float | None:
         """Seconds until the deadline, None without one."""
         return None if self.deadline is None else self.deadline - time.monotonic()

@@ -1,11 +1,13 @@
 """Texts and words to vectors: the tokenizer's threads, then the batcher, then finishing touches."""
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +18,20 @@ from encoder.words import Span, SubwordPooling, word_vector
 from server.batcher import Batcher, BatchReport, Computed
 from server.batcher import Lane as Lane  # noqa: PLC0414  part of this module's interface
 from server.call import current_call
-from server.errors import DeadlinePassed, LimitExceeded, ReplyTooLarge
+from server.errors import DeadlinePassed, LimitExceeded, ReplyTooLarge, RequestInvalid
 from server.places import Places, places_of
 from server.settings import Settings
 
 # A thread costs more than tokenising so little: 0.1 ms here, 0.15 ms for two hops and the GIL.
 INLINE_CHARACTERS_MAX = 600
 
+PROMPT_CHARACTERS_MAX = 10_000  # bounds the work of finding out that it is too long
+UTF8_BYTES_MAX = 4  # of one code point
+
 TOKENIZER_THREADS = 2  # each call spreads over the cores by itself
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,30 +289,56 @@ class Embedder:
     # ---- the way there
 
     async def tokenize(
-        self, texts: Sequence[str], truncation: Truncation, prompt: str = ""
+        self,
+        texts: Sequence[str],
+        truncation: Truncation,
+        prompt: str = "",
+        *,
+        tokens_max: int | None = None,
     ) -> Tokenized:
         """What the model will read of `texts`. Under ERROR a long text is cut as under HEAD and
         marked as truncated: `refuse_long` refuses it, or the caller answers it by itself.
 
-        Raises LimitExceeded when all of them together have more tokens than a call may.
+        tokens_max: of one window, special tokens included; None for the model's
+        Raises LimitExceeded when all of them together have more tokens than a call may, and
+        RequestInvalid for a prompt that leaves no room.
         """
         started = time.monotonic()
+        if prompt:
+            self._check_prompt(prompt)
         encode = partial(
             self.encoder.tokenizer.encode,
             texts,
-            tokens_max=self.encoder.tokens_max,
+            tokens_max=tokens_max or self.encoder.tokens_max,
             truncation=Truncation.HEAD if truncation is Truncation.ERROR else truncation,
             prompt=prompt,
         )
         characters = sum(map(len, texts)) + len(prompt) * len(texts)
-        if characters <= INLINE_CHARACTERS_MAX:
-            tokenized = encode()
-        else:
-            tokenized = await asyncio.get_running_loop().run_in_executor(self._threads, encode)
+        tokenized = await self.aside(encode, characters)
         tokens = sum(text.tokens_used for text in tokenized)
         if tokens > self._call_tokens_max:
             raise LimitExceeded("inputs", tokens, self._call_tokens_max, "tokens together")
         return Tokenized(tokenized, time.monotonic() - started)
+
+    async def aside(self, work: Callable[[], T], characters: int) -> T:
+        """What `work` returns, computed off the event loop unless it has little to chew on."""
+        if characters <= INLINE_CHARACTERS_MAX:
+            return work()
+        # The copied context tells `work` which call it is for.
+        run = partial(contextvars.copy_context().run, work)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+
+    def _check_prompt(self, prompt: str) -> None:
+        """A prompt stands in every window: at least half of it must be left for text."""
+        tokens_max = self.encoder.tokens_max // 2
+        if len(prompt) * UTF8_BYTES_MAX < tokens_max:  # no token is shorter than a byte
+            return
+        seen = self.encoder.tokenizer.encode(
+            [prompt[: PROMPT_CHARACTERS_MAX + 1]], tokens_max=2**31 - 1, truncation=Truncation.HEAD
+        )[0]
+        if len(prompt) > PROMPT_CHARACTERS_MAX or seen.tokens_total > tokens_max:
+            problem = f"the prompt is longer than half of the {self.encoder.tokens_max} tokens"
+            raise RequestInvalid("options.prompt", f"{problem} that the model reads")
 
     async def _submit(
         self,

@@ -30,34 +30,32 @@ def check_texts(field: str, texts: Sequence[str], settings: Settings) -> None:
         raise RequestInvalid(field, "give at least one text")
     check_count(field, len(texts), settings.inputs_max, "texts")
     for index, text in enumerate(texts):
-        problem = text_problem(text, settings.text_bytes_max)
-        if problem is not None:
-            raise _named(problem, f"{field}[{index}]")
+        error = text_error(f"{field}[{index}]", text, settings)
+        if error is not None:
+            raise error
 
 
-def check_text(field: str, text: str, settings: Settings) -> None:
-    problem = text_problem(text, settings.text_bytes_max)
-    if problem is not None:
-        raise _named(problem, field)
+def check_text(field: str, text: str, settings: Settings, *, may_be_empty: bool = False) -> None:
+    error = text_error(field, text, settings, may_be_empty=may_be_empty)
+    if error is not None:
+        raise error
 
 
-def text_problem(text: str, text_bytes_max: int) -> str | tuple[int, int] | None:
-    """Why `text` cannot be embedded: in words, or as (bytes, limit). None if it can."""
-    if not text or text.isspace():
-        return "the text is empty"
+def text_error(
+    field: str, text: str, settings: Settings, *, may_be_empty: bool = False
+) -> RequestInvalid | None:
+    """Why `text` cannot be worked with, None if it can."""
+    if not may_be_empty and (not text or text.isspace()):
+        return RequestInvalid(field, "the text is empty")
     if "\0" in text:
-        return f"NUL character at code point {text.index(chr(0))}"
-    size = text_bytes(text, text_bytes_max)
-    return (size, text_bytes_max) if size > text_bytes_max else None
+        return RequestInvalid(field, f"NUL character at code point {text.index(chr(0))}")
+    size = text_bytes(text, settings.text_bytes_max)
+    if size > settings.text_bytes_max:
+        return LimitExceeded(field, size, settings.text_bytes_max, "bytes of UTF-8")
+    return None
 
 
 def text_bytes(text: str, limit: int) -> int:
     """UTF-8 bytes of `text`; an upper bound, at no cost, while that is within `limit`."""
     bound = len(text) * UTF8_BYTES_MAX
     return bound if bound <= limit else len(text.encode("utf-8"))
-
-
-def _named(problem: str | tuple[int, int], field: str) -> RequestInvalid:
-    if isinstance(problem, str):
-        return RequestInvalid(field, problem)
-    return LimitExceeded(field, *problem, "bytes of UTF-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -279,7 +280,9 @@ def span_to(span: Span) -> common_pb2.Span:
     )
 
 
+@lru_cache(maxsize=256)
 def fingerprint_to(fingerprint: Fingerprint) -> common_pb2.ModelFingerprint:
+    """Shared by all who ask: put it into a reply, which copies it, and leave it as it is."""
     return common_pb2.ModelFingerprint(
         model=fingerprint.model,
         weights_sha256=fingerprint.weights_sha256,
@@ -293,7 +296,7 @@ def fingerprint_to(fingerprint: Fingerprint) -> common_pb2.ModelFingerprint:
     )
 
 
-def tokens_to(counts: TokenCounts) -> common_pb2.TokenCount:
+def counts_to(counts: TokenCounts) -> common_pb2.TokenCount:
     return common_pb2.TokenCount(
         tokens_total=counts.total, tokens_used=counts.used, truncated=counts.truncated
     )

@@ -1,5 +1,6 @@
 """Where the words of a text are to be found among its windows' tokens. Pure functions."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,10 +31,14 @@ class Places:
 
 def places_of(text: TokenizedText, spans: Sequence[Span]) -> Places:
     """Take each of `spans` from the window that shows most of its context."""
+    starts = [_first(window) for window in text.windows]
+    ends = [int(window.ends.max()) for window in text.windows]
     slices: dict[int, list[slice]] = {}
     places: list[Place | None] = []
     for span in spans:
-        best = best_window(text.windows, span)
+        # Both edges rise from window to window: few of them can hold the word.
+        near = range(bisect_right(ends, span.start), bisect_left(starts, span.end))
+        best = best_window(text.windows, near, span)
         if best is None:
             places.append(None)
             continue
@@ -44,11 +49,15 @@ def places_of(text: TokenizedText, spans: Sequence[Span]) -> Places:
     return Places(dict(sorted(slices.items())), places)
 
 
-def best_window(windows: Sequence[Window], span: Span) -> tuple[int, slice] | None:
-    """The window with most of the word, then with most tokens on its shorter side."""
+def best_window(
+    windows: Sequence[Window], near: Sequence[int], span: Span
+) -> tuple[int, slice] | None:
+    """Of the windows `near`, the one with most of the word, then with most tokens on its shorter
+    side."""
     best: tuple[int, slice] | None = None
     best_rank = (-1, -1)
-    for number, window in enumerate(windows):
+    for number in near:
+        window = windows[number]
         try:
             tokens = tokens_of(window, span)
         except WordNotInWindow:
@@ -57,3 +66,9 @@ def best_window(windows: Sequence[Window], span: Span) -> tuple[int, slice] | No
         if rank > best_rank:
             best, best_rank = (number, tokens), rank
     return best
+
+
+def _first(window: Window) -> int:
+    """Where the window's part of the text begins; special and prompt tokens have start -1."""
+    inside = window.starts[window.starts >= 0]
+    return int(inside[0]) if len(inside) else 0

@@ -1,0 +1,251 @@
+"""The server put together: bind, load, serve, go home. The only place where parts meet."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+from polyseme.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    collection_pb2,
+    collection_pb2_grpc,
+    compare_pb2,
+    compare_pb2_grpc,
+    document_pb2,
+    document_pb2_grpc,
+    encoder_pb2,
+    encoder_pb2_grpc,
+    search_pb2,
+    search_pb2_grpc,
+)
+
+from encoder.runtime import Encoder, Precision
+from encoder.tokenizer import Truncation
+from index.store import Store
+from server.admission import Admission
+from server.auth import ApiKeys
+from server.embedder import Embedder
+from server.health import Health
+from server.http import application, http_side
+from server.interceptors import Interceptor
+from server.log import log
+from server.metrics import Metrics
+from server.routes import Register, Routes
+from server.services.admin import AdminService, Process
+from server.services.collection import CollectionService
+from server.services.compare import CompareService
+from server.services.document import DocumentService
+from server.services.encoder import EncoderService
+from server.services.search import SearchService
+from server.settings import Settings
+from server.storage import store_settings
+
+SERVICES: tuple[str, ...] = tuple(
+    service.full_name
+    for module in (encoder_pb2, compare_pb2, collection_pb2, document_pb2, search_pb2, admin_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+)
+
+KEEPALIVE_S = 60  # a peer that vanished without a word is found out after so long
+PING_S_MIN = 10  # peers that ping more often are cut off
+
+WARM_UP_TEXT = "The first call of a model is slow; this is it."
+
+
+class AddressUnavailable(OSError):
+    """The address is in use, or not one of this machine's."""
+
+
+class TlsFilesUnreadable(ValueError):
+    """A TLS file cannot be read, or does not hold what it should."""
+
+
+class Application:
+    """One server from its first moment to its last: `start`, `load`, `stop`, in this order."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises KeysUnreadable."""
+        self._settings = settings
+        self._metrics = Metrics()
+        keys = ApiKeys.read(settings.api_keys) if settings.api_keys else None
+        self._admission = Admission(calls_max=settings.calls_max, keys=keys)
+        self._routes = Routes(
+            SERVICES, Interceptor(self._admission, self._metrics, settings.message_bytes_max)
+        )
+        self._health = Health(SERVICES)
+        self._server = grpc.aio.server(options=grpc_options(settings))
+        self._executor = ThreadPoolExecutor(settings.search_workers, thread_name_prefix="index")
+        self._closing = contextlib.AsyncExitStack()  # what `load` opened, closed by `stop`
+        self._started = datetime.now(UTC)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.stop_asked = asyncio.Event()
+        self.grace_s = settings.shutdown_grace_s
+        self.http_port: int | None = None
+
+    async def start(self) -> int:
+        """Bind and answer: health says NOT_SERVING, calls get UNAVAILABLE. Gives the port.
+
+        Raises AddressUnavailable, TlsFilesUnreadable.
+        """
+        await self._health.register(self._server)
+        reflection.enable_server_reflection(
+            (*SERVICES, "grpc.health.v1.Health", reflection.SERVICE_NAME), self._server
+        )
+        self._server.add_generic_rpc_handlers((self._routes,))
+        port = self._bind()
+        await self._server.start()
+        if self._settings.http_address:
+            await self._start_http(self._settings.http_address)
+        return port
+
+    async def load(self) -> None:
+        """Open the data directory, load and warm the model, begin to serve.
+
+        Raises what encoder.runtime.Encoder.load and index.store.Store.open raise.
+        """
+        store = await asyncio.to_thread(
+            Store.open, self._settings.data, store_settings(self._settings)
+        )
+        self._closing.push_async_callback(asyncio.to_thread, store.close)
+        encoder = await asyncio.to_thread(self._load_encoder)
+        embedder = Embedder(encoder, self._settings, self._metrics.batch)
+        self._closing.push_async_callback(embedder.close)
+        sources = self._metrics.sources
+        sources.queue_texts = lambda: embedder.batcher.waiting
+        sources.abandoned_texts = lambda: embedder.batcher.abandoned
+        sources.calls_running = lambda: self._admission.running
+        for register, servicer in self._servicers(embedder, store):
+            self._routes.add(register, servicer)
+        if not self._admission.draining:
+            self._admission.ready = True
+            await self._health.set(serving=True)
+            log.info("serving", extra={"fields": {"model": encoder.name}})
+
+    def drain(self, grace_s: float) -> None:
+        """Refuse new calls from now on, and ask for `stop`."""
+        self._admission.draining = True
+        self.grace_s = min(self.grace_s, grace_s)
+        task = asyncio.get_running_loop().create_task(self._health.set(serving=False))
+        self._tasks.add(task)  # the loop alone would let it be collected
+        task.add_done_callback(self._tasks.discard)
+        self.stop_asked.set()
+
+    async def stop(self) -> None:
+        """Let running calls finish within the grace period, then close everything."""
+        self.drain(self.grace_s)
+        await self._admission.idle(self.grace_s)
+        if self._admission.running:
+            fields = {"calls": self._admission.running, "grace_s": self.grace_s}
+            log.warning("calls are cut off", extra={"fields": fields})
+        await self._server.stop(grace=0.1 if self._admission.running == 0 else 0)
+        await self._closing.aclose()
+        self._executor.shutdown()
+
+    def _bind(self) -> int:
+        address, settings = self._settings.address, self._settings
+        credentials = server_credentials(settings)
+        try:
+            if credentials is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:  # all that gRPC says of any cause
+            raise AddressUnavailable(
+                f"cannot listen on {address}: another process may have it, or it is not an "
+                "address of this machine"
+            ) from error
+
+    async def _start_http(self, address: str) -> None:
+        app = application(self._metrics, lambda: self._admission.serving)
+        try:
+            self.http_port = await self._closing.enter_async_context(http_side(address, app))
+        except OSError as error:
+            raise AddressUnavailable(f"cannot listen on {address} for HTTP: {error}") from error
+
+    def _load_encoder(self) -> Encoder:
+        settings = self._settings
+        encoder = Encoder.load(
+            settings.model,
+            precision=Precision(settings.precision),
+            threads=settings.threads,
+            device=settings.device,
+        )
+        tokenized = encoder.tokenizer.encode(
+            [WARM_UP_TEXT], tokens_max=encoder.tokens_max, truncation=Truncation.HEAD
+        )
+        encoder.pooled(tokenized[0].windows)
+        return encoder
+
+    def _servicers(self, embedder: Embedder, store: Store) -> Sequence[tuple[Register, Any]]:
+        settings, executor = self._settings, self._executor
+        process = Process(
+            metrics=self._metrics,
+            admission=self._admission,
+            started=self._started,
+            drain=self.drain,
+        )
+        data = (embedder, store, settings, executor)
+        return [
+            (
+                encoder_pb2_grpc.add_EncoderServiceServicer_to_server,
+                EncoderService(embedder, settings),
+            ),
+            (
+                compare_pb2_grpc.add_CompareServiceServicer_to_server,
+                CompareService(embedder, settings),
+            ),
+            (
+                collection_pb2_grpc.add_CollectionServiceServicer_to_server,
+                CollectionService(*data),
+            ),
+            (document_pb2_grpc.add_DocumentServiceServicer_to_server, DocumentService(*data)),
+            (search_pb2_grpc.add_SearchServiceServicer_to_server, SearchService(*data)),
+            (admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminService(*data, process)),
+        ]
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[int]:
+    """A server that is loaded and serves; gives the port. Exactly what production runs."""
+    application = Application(settings)
+    try:
+        port = await application.start()
+        await application.load()
+        yield port
+    finally:
+        await application.stop()
+
+
+def grpc_options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        # A second server on the same port shall fail instead of taking half of the calls.
+        ("grpc.so_reuseport", 0),
+        # Our own check of outgoing messages speaks before gRPC's; 1 KiB is for its framing.
+        ("grpc.max_receive_message_length", settings.message_bytes_max),
+        ("grpc.max_send_message_length", settings.message_bytes_max + 1024),
+        ("grpc.max_concurrent_streams", settings.calls_max),
+        ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
+        ("grpc.keepalive_timeout_ms", KEEPALIVE_S * 1000 // 3),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", PING_S_MIN * 1000),
+    ]
+
+
+def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    """TLS, and mTLS if there is an authority for clients. Raises TlsFilesUnreadable."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    try:
+        pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
+        authority = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
+    except OSError as error:
+        raise TlsFilesUnreadable(
+            f"TLS: {error.filename} cannot be read: {error.strerror}"
+        ) from error
+    return grpc.ssl_server_credentials(
+        [pair], root_certificates=authority, require_client_auth=authority is not None
+    )

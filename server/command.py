@@ -1,0 +1,133 @@
+"""The `polyseme-server` command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict
+
+from server.settings import PREFIX, Settings, unknown_variables
+
+USAGE_ERROR = 2
+FAILURE = 1
+
+
+class Serve(Settings):
+    __doc__ = Settings.__doc__
+
+    def cli_cmd(self) -> None:
+        from server.process import serve  # loads onnxruntime and FAISS; --help must not wait
+
+        sys.exit(serve(self))
+
+
+class Config(Settings):
+    """Print every setting with its value, as `serve` would see it, and start nothing."""
+
+    def cli_cmd(self) -> None:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            print(f"{PREFIX}{name.upper()}={'' if value is None else value}")
+
+
+class Check(BaseSettings):
+    """Verify every file of a data directory; with --repair, rebuild what can be rebuilt.
+
+    The server must not be running on it. Exit status 0: all is well (or was repaired); 1: not.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, cli_kebab_case=True, cli_implicit_flags=True
+    )
+
+    data: Path = Field(default=Path("data"), description="directory of the collections")
+    repair: bool = Field(default=False, description="rebuild indexes from the documents")
+
+    def cli_cmd(self) -> None:
+        from server.maintenance import check  # loads FAISS; --help must not wait
+
+        sys.exit(check(self.data, repair=self.repair))
+
+
+class Healthcheck(BaseSettings):
+    """Ask a running server whether it serves. Exit status 0: it does; 1: it does not.
+
+    For container health checks. TLS servers are asked with --tls-ca.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, cli_kebab_case=True, extra="ignore")
+
+    address: str = Field(default="127.0.0.1:50051", description="host:port of the server")
+    timeout_s: float = Field(default=2.0, gt=0, description="seconds to wait for its answer")
+    tls_ca: Path | None = Field(default=None, description="PEM file: who signed its certificate")
+
+    def cli_cmd(self) -> None:
+        from server.process import healthcheck  # loads gRPC; --help must not wait
+
+        sys.exit(healthcheck(self.address, self.timeout_s, self.tls_ca))
+
+
+class Version(BaseSettings):
+    """Print the versions of the server and of what it is built on."""
+
+    def cli_cmd(self) -> None:
+        from server.version import server_version, versions
+
+        print(f"polyseme-server {server_version()}")
+        for name, version in versions().items():
+            print(f"{name} {version}")
+
+
+class Command(BaseSettings):
+    """The polyseme server: embeddings, words in context and semantic search over gRPC.
+
+    `polyseme-server serve --model DIR --data DIR` is all that it takes to begin;
+    `polyseme-server serve --help` names every setting.
+    """
+
+    model_config = SettingsConfigDict(
+        cli_prog_name="polyseme-server",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+    )
+
+    serve: CliSubCommand[Serve] = Field(description="run the server")
+    check: CliSubCommand[Check] = Field(description="verify a data directory, and repair it")
+    config: CliSubCommand[Config] = Field(description="print every setting with its value")
+    healthcheck: CliSubCommand[Healthcheck] = Field(description="ask a running server whether it serves")
+    version: CliSubCommand[Version] = Field(description="print versions")
+
+    def cli_cmd(self) -> None:
+        CliApp.run_subcommand(self)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Exit status 0: done; 1: it failed, and stderr says why; 2: it was asked for wrongly."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    asked_for = arguments[0] if arguments else ""
+    if asked_for in ("serve", "config") and (unknown := unknown_variables()):
+        fail(f"{', '.join(unknown)}: no such setting; `polyseme-server config` lists them all")
+    if not arguments:
+        arguments = ["--help"]
+    try:
+        CliApp.run(Command, cli_args=arguments)
+    except ValidationError as error:
+        fail("; ".join(_sentence(detail["loc"], detail["msg"]) for detail in error.errors()))
+
+
+def fail(problem: str) -> None:
+    print(f"polyseme-server: {problem}", file=sys.stderr)
+    sys.exit(USAGE_ERROR)
+
+
+def _sentence(location: tuple[int | str, ...], message: str) -> str:
+    name = ".".join(str(part) for part in location if part not in Command.model_fields)
+    problem = message.removeprefix("Value error, ")
+    return f"{name.lower()}: {problem}" if name else problem
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""What surrounds every call: request id, admission, deadline, errors, metrics, one log line."""
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from grpc import StatusCode
+
+from server.admission import Admission
+from server.call import Call, enter
+from server.errors import (
+    Answer,
+    DeadlinePassed,
+    MalformedMessage,
+    ReplyTooLarge,
+    answer_of,
+    status_from,
+)
+from server.log import calls_log, log
+from server.metrics import Metrics
+
+REQUEST_ID = "x-request-id"
+STATUS_DETAILS = "grpc-status-details-bin"  # where gRPC carries google.rpc.Status
+_REQUEST_ID_OK = re.compile(r"[\x21-\x7e]{1,64}")
+
+# A message in gRPC's trailers is percent-encoded and must fit with the details into the peer's
+# header limit, 8 KiB by default in gRPC core.
+MESSAGE_CHARACTERS_MAX = 1024
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Parse = Callable[[bytes], Message]
+
+
+class Interceptor:
+    """Wraps the handlers of services; they raise, it answers.
+
+    Handlers get and give bytes to gRPC, so that a message that cannot be parsed and an answer
+    that is too large are errors like any other.
+    """
+
+    def __init__(self, admission: Admission, metrics: Metrics, message_bytes_max: int) -> None:
+        self._admission = admission
+        self._metrics = metrics
+        self._message_bytes_max = message_bytes_max
+
+    def wrap(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> Any:
+        """The handler as gRPC shall call it."""
+        if handler.response_streaming:
+            wrapped = self._stream(method, handler)
+            if handler.request_streaming:
+                return grpc.stream_stream_rpc_method_handler(wrapped)
+            return grpc.unary_stream_rpc_method_handler(wrapped)
+        if handler.request_streaming:
+            raise NotImplementedError("the API has no call that streams requests alone")
+        return grpc.unary_unary_rpc_method_handler(self._unary(method, handler))
+
+    def _unary(self, method: str, handler: Any) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        parse, behavior = handler.request_deserializer, handler.unary_unary
+
+        async def call_unary(data: bytes, context: Context) -> bytes:
+            running = _Running(self, method, context)
+            try:
+                running.begin()
+                reply = await behavior(_parsed(parse, data), context)
+                return self._serialized(reply)
+            except asyncio.CancelledError:
+                running.cancelled()
+                raise
+            except Exception as error:  # noqa: BLE001  the one place where errors are answered
+                await running.refuse(error)
+            finally:
+                running.end()
+
+        return call_unary
+
+    def _stream(self, method: str, handler: Any) -> Callable[[Any, Context], AsyncIterator[bytes]]:
+        parse = handler.request_deserializer
+        behavior = handler.stream_stream or handler.unary_stream
+
+        async def call_stream(data: Any, context: Context) -> AsyncIterator[bytes]:
+            running = _Running(self, method, context)
+            try:
+                running.begin()
+                if handler.request_streaming:
+                    request: Any = (_parsed(parse, message) async for message in data)
+                else:
+                    request = _parsed(parse, data)
+                async for reply in behavior(request, context):
+                    yield self._serialized(reply)
+            except (asyncio.CancelledError, GeneratorExit):
+                running.cancelled()
+                raise
+            except Exception as error:  # noqa: BLE001  as above
+                await running.refuse(error)
+            finally:
+                running.end()
+
+        return call_stream
+
+    def _serialized(self, reply: Message) -> bytes:
+        data = reply.SerializeToString()
+        if len(data) > self._message_bytes_max:
+            raise ReplyTooLarge(len(data), self._message_bytes_max)
+        return data
+
+    def admit(self, metadata: dict[str, str]) -> str:
+        return self._admission.enter(metadata)
+
+    def ended(self, admitted: bool, method: str, code: StatusCode, seconds: float) -> None:
+        if admitted:
+            self._admission.leave()
+        self._metrics.call_ended(method, code.name, seconds)
+
+
+class _Running:
+    """One call between its first and its last moment."""
+
+    def __init__(self, interceptor: Interceptor, method: str, context: Context) -> None:
+        self._interceptor = interceptor
+        self._context = context
+        self._metadata = _metadata_of(context)
+        self._call = Call(method, _request_id(self._metadata))
+        self._admitted = False
+        self._code = StatusCode.OK
+        self._reason = ""
+        self._caller = ""
+
+    def begin(self) -> None:
+        """Raises what admission raises, and DeadlinePassed for a call that comes too late."""
+        self._context.set_trailing_metadata(((REQUEST_ID, self._call.request_id),))
+        remaining_s = self._context.time_remaining()
+        if remaining_s is not None:
+            self._call.deadline = self._call.started + remaining_s
+        enter(self._call)
+        self._caller = self._interceptor.admit(self._metadata)
+        self._admitted = True
+        if remaining_s is not None and remaining_s <= 0:
+            raise DeadlinePassed({"transport": 0.0})
+
+    def cancelled(self) -> None:
+        """gRPC cancels the handler both when the caller does and when its deadline passes."""
+        remaining_s = self._call.remaining_s()
+        late = remaining_s is not None and remaining_s <= 0
+        self._code = StatusCode.DEADLINE_EXCEEDED if late else StatusCode.CANCELLED
+
+    async def refuse(self, error: Exception) -> NoReturn:
+        """End the call with what the table says of `error`."""
+        answer = answer_of(error, self._call.request_id)
+        self._code, self._reason = answer.code, answer.reason
+        if answer.code is StatusCode.INTERNAL:
+            fields = {"request_id": self._call.request_id, "method": self._call.method}
+            log.error("a call failed", exc_info=error, extra={"fields": fields})
+        await abort(self._context, answer, self._call.request_id)
+
+    def end(self) -> None:
+        seconds = self._call.elapsed_s()
+        self._interceptor.ended(self._admitted, self._call.method, self._code, seconds)
+        if calls_log.isEnabledFor(logging.INFO):
+            # After this step of the loop: the answer leaves first.
+            asyncio.get_running_loop().call_soon(self._write, seconds)
+
+    def _write(self, seconds: float) -> None:
+        fields = {
+            "method": self._call.method,
+            "code": self._code.name,
+            "duration_ms": round(seconds * 1000, 3),
+            "peer": self._context.peer(),
+            "request_id": self._call.request_id,
+        }
+        if self._reason:
+            fields["reason"] = self._reason
+        if self._caller:
+            fields["caller"] = self._caller
+        calls_log.info("call", extra={"fields": fields})
+
+
+async def abort(context: Context, answer: Answer, request_id: str) -> NoReturn:
+    """End the call with `answer`; its details travel as google.rpc.Status."""
+    status = status_from(answer)
+    trailers = ((REQUEST_ID, request_id), (STATUS_DETAILS, status.SerializeToString()))
+    message = answer.message[:MESSAGE_CHARACTERS_MAX]
+    await context.abort(answer.code, message, trailing_metadata=trailers)
+    raise AssertionError("abort raises")  # its types do not say so
+
+
+def _parsed(parse: Parse, data: bytes) -> Message:
+    try:
+        return parse(data)
+    except DecodeError as error:
+        problem = "not a message of the expected type, or a string that is not UTF-8"
+        raise MalformedMessage(problem) from error
+
+
+def _metadata_of(context: Context) -> dict[str, str]:
+    pairs = context.invocation_metadata() or ()
+    return {str(key): value for key, value in pairs if isinstance(value, str)}
+
+
+def _request_id(metadata: dict[str, str]) -> str:
+    given = metadata.get(REQUEST_ID, "")
+    return given if _REQUEST_ID_OK.fullmatch(given) else secrets.token_hex(8)

@@ -5,38 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from google.protobuf.struct_pb2 import Value
+from polyseme.v1 import document_pb2
 
 from index.fields import Scalar
 from index.filter import And, Equal, Exists, Filter, In, Not, Or, Range
-from index.settings import StoreSettings
-from polyseme.v1 import document_pb2
 from server.errors import LimitExceeded, RequestInvalid
 from server.metadata import number_from
+from server.settings import Settings
 
 _BOUNDS = ("gt", "gte", "lt", "lte")
 
 
-def filter_from(message: document_pb2.Filter, field: str, limits: StoreSettings) -> Filter:
+def filter_from(message: document_pb2.Filter, field: str, settings: Settings) -> Filter:
     """The index's form of `message`, which stands at `field` of the request.
 
     Raises RequestInvalid and LimitExceeded with a path such as
     `options.filter.all.filters[2].range.gte`.
     """
-    reader = _Reader(limits)
+    reader = _Reader(settings)
     return reader.read(message, field, depth=1)
 
 
 class _Reader:
     """One filter being read: what it may hold and what it has held so far."""
 
-    def __init__(self, limits: StoreSettings) -> None:
-        self._depth_max = limits.filter_depth_max
-        self._terms_max = limits.filter_terms_max
+    def __init__(self, settings: Settings) -> None:
+        self._depth_max = settings.filter_depth_max
+        self._terms_max = settings.filter_terms_max
         self._terms = 0
 
     def read(self, message: document_pb2.Filter, field: str, depth: int) -> Filter:
         if depth > self._depth_max:
-            raise LimitExceeded(field, depth, self._depth_max)
+            raise LimitExceeded(field, depth, self._depth_max, "levels")
         condition = message.WhichOneof("condition")
         match condition:
             case "all":
@@ -51,9 +51,7 @@ class _Reader:
             case _:
                 return self._leaf(message, field, condition)
 
-    def _list(
-        self, message: document_pb2.FilterList, field: str, depth: int
-    ) -> tuple[Filter, ...]:
+    def _list(self, message: document_pb2.FilterList, field: str, depth: int) -> tuple[Filter, ...]:
         if not message.filters:
             raise RequestInvalid(f"{field}.filters", "give at least one filter")
         self._count(1, field)
@@ -78,7 +76,7 @@ class _Reader:
     def _count(self, terms: int, field: str) -> None:
         self._terms += terms
         if self._terms > self._terms_max:
-            raise LimitExceeded(field, self._terms, self._terms_max)
+            raise LimitExceeded(field, self._terms, self._terms_max, "conditions")
 
 
 def _equal(message: document_pb2.FilterEqual, field: str) -> Equal:
@@ -105,7 +103,7 @@ def _range(message: document_pb2.FilterRange, field: str) -> Range:
     _one_of_a_pair(bounds, ("lt", "lte"), field)
     if len({isinstance(bound, str) for bound in bounds.values()}) > 1:
         raise RequestInvalid(field, "bounds of two types; use numbers only or strings only")
-    return Range(_path(message.field, field), **bounds)
+    return Range(path=_path(message.field, field), **bounds)
 
 
 def _one_of_a_pair(bounds: dict[str, int | float | str], pair: Sequence[str], field: str) -> None:

@@ -67,7 +67,7 @@ def _value_of(value: JSON) -> Value:
             return Value(number_value=value)
         case str():
             return Value(string_value=value)
-        case list():
-            return Value(list_value=ListValue(values=[_value_of(item) for item in value]))
-        case _:
+        case Mapping():
             return Value(struct_value=struct_of(value))
+        case _:
+            return Value(list_value=ListValue(values=[_value_of(item) for item in value]))

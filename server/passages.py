@@ -1,8 +1,8 @@
 """Cuts a text into passages that can be shown by themselves: sentences, clauses, runs of words.
 
 Pure functions. The rule for sentences is a small one: a terminator, closing quotes, white space;
-unless the full stop belongs to a well-known abbreviation or an initial, or a small letter
-follows. That is wrong now and then in every language ("etc. Then"), and good enough to show.
+unless the full stop belongs to a well-known abbreviation or an initial. That is wrong now and
+then in every language ("etc. Then"), and good enough to show.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import regex
 from encoder.words import Span, words
 
 SENTENCE_WORDS_MAX = 40  # a longer sentence is shown by its clauses
-CLAUSE_WORDS_MAX = 12  # a longer clause of a short text is shown by its runs of words
+CLAUSE_WORDS_MAX = 8  # a longer clause of a short text is shown by its runs of words
 RUN_WORDS = 6
 
 _CLOSING = r"""["'”’»)\]\p{Pf}]*"""
@@ -84,8 +84,6 @@ def _goes_on(text: str, start: int, end: int) -> bool:
     """Whether the terminator at `start` to `end` does not end its sentence."""
     if text[start] != "." or "\n" in text[start:end]:
         return False
-    if end < len(text) and text[end].islower():
-        return True
     before = text[max(0, start - _ABBREVIATION_CHARACTERS) : start]
     return text[start + 1].isspace() and _ABBREVIATION.search(before) is not None
 

@@ -1,0 +1,119 @@
+"""Search results as messages: the documents, how they were scored, where they match."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from polyseme.v1 import document_pb2, search_pb2
+
+from index.documents import Hit, SearchMode, SearchResult
+from index.fusion import RRF_K
+from server.documents import document_to
+from server.embedder import Timings
+from server.highlight import Highlight, HighlightKind
+from server.messages import counts_to, fingerprint_to, span_to, timing_to
+from server.queries import Sought
+
+_KINDS = {
+    HighlightKind.LEXICAL: search_pb2.HIGHLIGHT_KIND_LEXICAL,
+    HighlightKind.SEMANTIC: search_pb2.HIGHLIGHT_KIND_SEMANTIC,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a search's caller wants to see of its hits."""
+
+    mode: SearchMode
+    k: int
+    score_min: float | None
+    ids_only: bool
+    with_vectors: bool
+    explain: bool
+
+
+def kept(result: SearchResult, sought: Sought, wanted: Wanted) -> list[Hit]:
+    """The hits that the caller gets: not the query itself, none too low, at most k."""
+    hits = [
+        hit
+        for hit in result.hits
+        if hit.id != sought.excluded and (wanted.score_min is None or hit.score >= wanted.score_min)
+    ]
+    return hits[: wanted.k]
+
+
+def response_to(
+    result: SearchResult,
+    hits: Sequence[Hit],
+    sought: Sought,
+    wanted: Wanted,
+    *,
+    highlights: Sequence[Sequence[Highlight]],
+    highlighting: Timings,
+) -> search_pb2.SearchResponse:
+    """The answer to one query. highlights: of each of `hits`; highlighting: the time it took."""
+    timings = sought.timings + highlighting + Timings(search_s=result.search_s)
+    response = search_pb2.SearchResponse(
+        hits=[_hit_to(hit, wanted, places) for hit, places in zip(hits, highlights, strict=True)],
+        exhausted=len(hits) < wanted.k,
+        sequence=result.sequence,
+        exact=result.exact,
+        timing=timing_to(timings),
+    )
+    if sought.fingerprint is not None:
+        response.fingerprint.CopyFrom(fingerprint_to(sought.fingerprint))
+    if sought.counts is not None:
+        response.tokens.CopyFrom(counts_to(sought.counts))
+    return response
+
+
+def _hit_to(hit: Hit, wanted: Wanted, highlights: Sequence[Highlight]) -> search_pb2.SearchHit:
+    message = search_pb2.SearchHit(
+        document=_document_to(hit, wanted),
+        score=hit.score,
+        highlights=[
+            search_pb2.Highlight(
+                span=span_to(place.span), kind=_KINDS[place.kind], score=place.score
+            )
+            for place in highlights
+        ],
+    )
+    if wanted.explain:
+        message.explanation.CopyFrom(_explanation(hit, wanted.mode))
+    return message
+
+
+def _document_to(hit: Hit, wanted: Wanted) -> document_pb2.Document:
+    if hit.document is None:
+        return document_pb2.Document(id=hit.id)
+    document = document_to(hit.document)
+    if wanted.ids_only:
+        document.ClearField("text")
+        document.ClearField("metadata")
+    return document
+
+
+def _explanation(hit: Hit, mode: SearchMode) -> search_pb2.Explanation:
+    explanation = search_pb2.Explanation(text=explained(hit, mode))
+    for name in ("dense_score", "dense_rank", "lexical_score", "lexical_rank"):
+        value = getattr(hit, name)
+        if value is not None:
+            setattr(explanation, name, value)
+    return explanation
+
+
+def explained(hit: Hit, mode: SearchMode) -> str:
+    """How `hit` came by its score, in words."""
+    parts = []
+    terms = []
+    if hit.dense_rank is not None:
+        parts.append(f"number {hit.dense_rank} by meaning ({hit.dense_score:.4f})")
+        terms.append(f"1/({RRF_K}+{hit.dense_rank})")
+    if hit.lexical_rank is not None:
+        parts.append(f"number {hit.lexical_rank} by words (BM25 {hit.lexical_score:.4f})")
+        terms.append(f"1/({RRF_K}+{hit.lexical_rank})")
+    text = ", ".join(parts)
+    if mode is SearchMode.HYBRID:
+        text += f": {' + '.join(terms)} = {hit.score:.5f}"
+    return text

@@ -1,0 +1,259 @@
+"""SearchService: one query, or several against one collection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from google.rpc import status_pb2
+from polyseme.v1 import search_pb2, search_pb2_grpc
+
+import server.store_errors  # noqa: F401  puts the index's errors into the table
+from index.collection import Collection
+from index.documents import Hit, Query, SearchMode, SearchResult
+from index.errors import SequenceNotReached, StoreError
+from index.filter import Filter
+from index.store import Store
+from server.call import request_id
+from server.embedder import Embedder, Lane, Timings
+from server.errors import CallRefused, LimitExceeded, RequestInvalid, status_of
+from server.filters import filter_from
+from server.highlight import Highlight, lexical_highlights, semantic_highlights
+from server.hits import Wanted, kept, response_to
+from server.limits import check_count
+from server.messages import lane_from
+from server.queries import Asked, Resolver, Sought
+from server.recipes import can_highlight
+from server.settings import Settings
+from server.threads import in_thread
+
+K = 10  # hits where the caller does not say how many
+HIGHLIGHTED_HITS_MAX = 100  # of a call: each costs the model up to 1,000 tokens
+# Building so few messages takes a fraction of a millisecond, less than a thread's round trip.
+HITS_INLINE_MAX = 20
+
+_MODES = {
+    search_pb2.SEARCH_MODE_UNSPECIFIED: SearchMode.DENSE,
+    search_pb2.SEARCH_MODE_DENSE: SearchMode.DENSE,
+    search_pb2.SEARCH_MODE_LEXICAL: SearchMode.LEXICAL,
+    search_pb2.SEARCH_MODE_HYBRID: SearchMode.HYBRID,
+}
+_FUSIONS = (search_pb2.FUSION_UNSPECIFIED, search_pb2.FUSION_RECIPROCAL_RANK)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """SearchOptions, checked."""
+
+    wanted: Wanted
+    filter: Filter | None
+    lexical_text: str
+    exact: bool
+    min_sequence: int
+    highlight: bool
+
+
+class SearchService(search_pb2_grpc.SearchServiceServicer):
+    """Parse, resolve the queries to vectors, ask the collection, answer."""
+
+    def __init__(
+        self, embedder: Embedder, store: Store, settings: Settings, executor: Executor
+    ) -> None:
+        self._embedder = embedder
+        self._store = store
+        self._settings = settings
+        self._executor = executor
+        self._resolver = Resolver(embedder, settings, store.settings, executor)
+
+    async def Search(
+        self, request: search_pb2.SearchRequest, context: object
+    ) -> search_pb2.SearchResponse:
+        options = options_from(request.options, 1, self._settings)
+        lane = lane_from(request.priority, Lane.INTERACTIVE)
+        collection = await self._collection(request.collection, options)
+        asked = [Asked(request.query, "query")]
+        sought = await self._resolve(collection, asked, options, lane)
+        responses = await self._answer(collection, sought, options, lane)
+        return responses[0]
+
+    async def BatchSearch(
+        self, request: search_pb2.BatchSearchRequest, context: object
+    ) -> search_pb2.BatchSearchResponse:
+        if not request.queries:
+            raise RequestInvalid("queries", "give at least one")
+        check_count("queries", len(request.queries), self._settings.inputs_max, "queries")
+        options = options_from(request.options, len(request.queries), self._settings)
+        lane = lane_from(request.priority, Lane.INTERACTIVE)
+        collection = await self._collection(request.collection, options)
+        asked = [Asked(query, f"queries[{i}]") for i, query in enumerate(request.queries)]
+        if request.partial_success:
+            found = await self._resolve_each(collection, asked, options, lane)
+        else:
+            found = list(await self._resolve(collection, asked, options, lane))
+        answerable = [one for one in found if isinstance(one, Sought)]
+        responses = iter(await self._answer(collection, answerable, options, lane))
+        return search_pb2.BatchSearchResponse(
+            results=[
+                search_pb2.BatchSearchResult(response=next(responses))
+                if isinstance(one, Sought)
+                else search_pb2.BatchSearchResult(error=one)
+                for one in found
+            ]
+        )
+
+    async def _collection(self, name: str, options: Options) -> Collection:
+        """Raises CollectionNotFound; SequenceNotReached for a write that never happened."""
+        collection = await in_thread(self._executor, self._store.collection, name)
+        # A write is visible before it is answered, so nobody can know of one that is not here.
+        if options.min_sequence > collection.sequence:
+            raise SequenceNotReached(options.min_sequence, collection.sequence)
+        return collection
+
+    async def _resolve(
+        self, collection: Collection, asked: Sequence[Asked], options: Options, lane: Lane
+    ) -> Sequence[Sought]:
+        return await self._resolver.resolve(
+            collection, asked, options.wanted.mode, options.lexical_text, lane
+        )
+
+    async def _resolve_each(
+        self, collection: Collection, asked: Sequence[Asked], options: Options, lane: Lane
+    ) -> list[Sought | status_pb2.Status]:
+        """Each by itself; the batcher puts their texts together again."""
+
+        async def resolved(one: Asked) -> Sought | status_pb2.Status:
+            try:
+                return (await self._resolve(collection, [one], options, lane))[0]
+            except (CallRefused, StoreError) as error:
+                return status_of(error, request_id())
+
+        return await asyncio.gather(*(resolved(one) for one in asked))
+
+    async def _answer(
+        self, collection: Collection, sought: Sequence[Sought], options: Options, lane: Lane
+    ) -> list[search_pb2.SearchResponse]:
+        if not sought:
+            return []
+        queries = [query_of(one, options) for one in sought]
+        results = await in_thread(self._executor, collection.search_batch, queries)
+        hits = [
+            kept(result, one, options.wanted) for result, one in zip(results, sought, strict=True)
+        ]
+        places = await asyncio.gather(
+            *(
+                self._highlights(collection, one, found, options, lane)
+                for one, found in zip(sought, hits, strict=True)
+            )
+        )
+        if sum(map(len, hits)) <= HITS_INLINE_MAX:
+            return _responses(results, hits, sought, options, places)
+        return await in_thread(self._executor, _responses, results, hits, sought, options, places)
+
+    async def _highlights(
+        self,
+        collection: Collection,
+        sought: Sought,
+        hits: Sequence[Hit],
+        options: Options,
+        lane: Lane,
+    ) -> tuple[list[list[Highlight]], Timings]:
+        """Of each hit: passages near the query in meaning, then words of the query.
+
+        There are passages only where the query's vector is one that the loaded model makes of
+        texts: not for external vectors, and not after another model was loaded.
+        """
+        found: list[list[Highlight]] = [[] for _ in hits]
+        timings = Timings()
+        if not options.highlight:
+            return found, timings
+        texts = [hit.document.text if hit.document else "" for hit in hits]
+        if sought.vector is not None and can_highlight(collection.spec, self._embedder):
+            found, timings = await semantic_highlights(self._embedder, texts, sought.vector, lane)
+        if sought.text is not None:
+            words = await in_thread(self._executor, _words_in, sought.text, texts)
+            found = [[*near, *same] for near, same in zip(found, words, strict=True)]
+        return found, timings
+
+
+def options_from(options: search_pb2.SearchOptions, queries: int, settings: Settings) -> Options:
+    """Checked and filled in. Raises RequestInvalid, LimitExceeded."""
+    mode = _MODES.get(options.mode)
+    if mode is None:
+        raise RequestInvalid("options.mode", f"{options.mode} is no known value")
+    if options.fusion not in _FUSIONS:
+        raise RequestInvalid("options.fusion", f"{options.fusion} is no known value")
+    if options.min_sequence < 0:
+        raise RequestInvalid("options.min_sequence", f"{options.min_sequence} is negative")
+    if options.HasField("score_min") and mode is not SearchMode.DENSE:
+        raise RequestInvalid("options.score_min", f"a {mode} search's scores have no such scale")
+    wanted = Wanted(
+        mode=mode,
+        k=k_from(options.k, settings),
+        score_min=options.score_min if options.HasField("score_min") else None,
+        ids_only=options.ids_only,
+        with_vectors=options.with_vectors,
+        explain=options.explain,
+    )
+    if options.highlight and wanted.k * queries > HIGHLIGHTED_HITS_MAX:
+        raise LimitExceeded(
+            "options.k", wanted.k * queries, HIGHLIGHTED_HITS_MAX, "hits with highlights"
+        )
+    return Options(
+        wanted=wanted,
+        filter=_filter_from(options, settings),
+        lexical_text=options.lexical_text,
+        exact=options.exact,
+        min_sequence=options.min_sequence,
+        highlight=options.highlight,
+    )
+
+
+def k_from(k: int, settings: Settings) -> int:
+    """0 is the default. Raises RequestInvalid, LimitExceeded."""
+    if k < 0:
+        raise RequestInvalid("options.k", f"{k} is negative")
+    check_count("options.k", k, settings.k_max, "hits")
+    return k or min(K, settings.k_max)
+
+
+def query_of(sought: Sought, options: Options) -> Query:
+    """What the index is asked. A document finds itself, so one more hit than wanted is."""
+    wanted = options.wanted
+    return Query(
+        mode=wanted.mode,
+        vector=sought.vector,
+        text=sought.text,
+        filter=options.filter,
+        k=wanted.k + (sought.excluded is not None),
+        exact=options.exact,
+        min_sequence=options.min_sequence,
+        with_documents=not wanted.ids_only or wanted.with_vectors or options.highlight,
+        with_vectors=wanted.with_vectors,
+    )
+
+
+def _filter_from(options: search_pb2.SearchOptions, settings: Settings) -> Filter | None:
+    if not options.HasField("filter"):
+        return None
+    return filter_from(options.filter, "options.filter", settings)
+
+
+def _words_in(query: str, texts: Sequence[str]) -> list[list[Highlight]]:
+    return [lexical_highlights(query, text) for text in texts]
+
+
+def _responses(
+    results: Sequence[SearchResult],
+    hits: Sequence[Sequence[Hit]],
+    sought: Sequence[Sought],
+    options: Options,
+    places: Sequence[tuple[list[list[Highlight]], Timings]],
+) -> list[search_pb2.SearchResponse]:
+    return [
+        response_to(result, found, one, options.wanted, highlights=highlights, highlighting=timings)
+        for result, found, one, (highlights, timings) in zip(
+            results, hits, sought, places, strict=True
+        )
+    ]

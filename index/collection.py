@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from index import database
 from index.builder import Builder
 from index.changes import Change, Delete, Once, Purge, Upsert, answered
+from index.checking import Finding, check_database, check_words
+from index.checking import Part as Damage
 from index.dense import Ranked, nearest_to_each
 from index.documents import (
     Document,
@@ -33,15 +35,19 @@ from index.documents import (
     Written,
 )
 from index.errors import DataDamaged, FingerprintMismatch, PageTokenInvalid, ReadOnly
+from index.files import write_file
 from index.filter import Filter, check_filter
 from index.filter_sql import Parameters, rows_sql
 from index.generation import Generation, Part
 from index.reading import Generations, Readers, View
 from index.records import Reader
+from index.repairing import SPEC_COPY_NAME, finish
 from index.searching import Search
 from index.segments import Segments
 from index.settings import StoreSettings
+from index.snapshots import Snapshot, take
 from index.spec import JSON, CollectionSpec
+from index.statistics import SegmentStatistics, Statistics
 from index.validation import (
     check_count,
     check_ids,
@@ -55,6 +61,7 @@ log = logging.getLogger(__name__)
 
 # `list` is a method of Collection, so its annotations cannot use the name.
 Results = list[SearchResult]
+Findings = list[Finding]
 
 
 class State(StrEnum):
@@ -71,6 +78,7 @@ class Collection:
         self._path = directory / database.FILE_NAME
         self._settings = settings
         self.reason = ""  # why it is read-only
+        finish(directory)
         with database.translated(self._path):
             connection = database.connect(self._path, writer=True)
             try:
@@ -176,6 +184,7 @@ class Collection:
                 "UPDATE meta SET value = ? WHERE key = 'spec'", (spec.to_json(),)
             )
             self.spec = spec
+        write_file(self.directory / SPEC_COPY_NAME, spec.to_json().encode())
 
     # Writing
 
@@ -347,6 +356,46 @@ class Collection:
             connection.execute("INSERT INTO lexical (lexical) VALUES ('optimize')")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def snapshot(self, directory: Path) -> Snapshot:
+        """Copy the collection, as it is now, into the new `directory`. Writes go on meanwhile.
+
+        Raises InvalidInput when the directory exists, DiskFull, StorageFailed.
+        """
+        with self._view() as view:
+            return take(view.reader.connection, self.name, directory)
+
+    def check(self) -> Findings:
+        """Read everything and tell what is damaged; `Store.repair` mends it.
+
+        It takes as long as reading all files; writes wait for a part of it. A damaged database
+        makes the collection read-only.
+        """
+        with self._readers.view(self._generations) as view:
+            findings = list(check_database(view.reader, self._path))
+        if not any(finding.part is Damage.DATABASE for finding in findings):
+            with self._writer.lock:
+                findings += check_words(self._writing.connection, self._path)
+        for damage in self._segments.damaged_files():
+            findings.append(Finding(Damage.SEGMENT, damage.path, damage.reason))
+        for finding in findings:
+            if finding.part is Damage.DATABASE:
+                self.reason = self.reason or f"{finding.path} is damaged: {finding.problem}"
+        return findings
+
+    def statistics(self) -> Statistics:
+        generation = self._generations.current
+        return Statistics(
+            documents=generation.live,
+            vectors=generation.live,
+            buffer_vectors=generation.buffer.live,
+            tombstones=sum(part.dead for part in generation.parts),
+            segments=tuple(_segment_statistics(part) for part in generation.segments),
+            disk_bytes=_disk_bytes(self.directory),
+            building=self._builder.building,
+            build_failure=self._builder.failure,
+            sequence=generation.sequence,
+        )
+
     # Ending
 
     def close(self) -> None:
@@ -368,6 +417,21 @@ class Collection:
         except DataDamaged as damage:
             self.reason = self.reason or str(damage)
             raise
+
+
+def _segment_statistics(part: Part) -> SegmentStatistics:
+    kind = "flat" if part.index is None else part.index.kind
+    return SegmentStatistics(name=part.name, kind=kind, vectors=part.live, tombstones=part.dead)
+
+
+def _disk_bytes(directory: Path) -> int:
+    total = 0
+    for path in directory.rglob("*"):
+        try:
+            total += path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue  # a segment that was just replaced
+    return total
 
 
 def _spec(source: str, path: Path) -> CollectionSpec:

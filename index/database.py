@@ -34,6 +34,8 @@ WAL_BYTES_KEPT = 64 * 1024 * 1024  # a larger write-ahead log is truncated after
 CACHE_KIB = 16 * 1024  # of each connection
 BUSY_MS = 10_000  # nobody else writes; only a checkpoint can hold the file for a moment
 
+CONNECTION = sqlite3.Connection  # a test puts one here that fails when it is told to
+
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
@@ -67,7 +69,7 @@ def connect(path: Path, *, writer: bool) -> sqlite3.Connection:
     """
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None,
-        check_same_thread=False, cached_statements=256,
+        check_same_thread=False, cached_statements=256, factory=CONNECTION,
     )  # fmt: skip
     try:
         configure(connection, writer=writer)

@@ -1,12 +1,14 @@
 """Words as SQLite's FTS5 sees them: for queries that cannot be malformed, and for highlights.
 
 FTS5's tokenizer `unicode61 remove_diacritics 2` takes runs of letters, digits and marks, folds
-case, and drops diacritics. `terms` does the same in Python; a test compares the two.
+case, and drops diacritics. `terms` does the same here, where positions are needed.
 """
 
 from __future__ import annotations
 
-import unicodedata
+import functools
+import sqlite3
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -22,32 +24,51 @@ class Term:
     end: int
 
 
+class _Folding:
+    """How FTS5 folds a character, asked of FTS5: its tables are irregular and its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(
+            ":memory:", isolation_level=None, check_same_thread=False
+        )
+        self._connection.execute(f"CREATE VIRTUAL TABLE t USING fts5 (x, tokenize = '{TOKENIZER}')")
+        self._connection.execute("CREATE VIRTUAL TABLE v USING fts5vocab (t, instance)")
+
+    def of(self, character: str) -> str | None:
+        """What becomes of it inside a word: another character, nothing (""), or the word's end
+        (None)."""
+        with self._lock:
+            self._connection.execute("DELETE FROM t")
+            self._connection.execute("INSERT INTO t VALUES (?)", (f"a{character}a",))
+            words = self._connection.execute("SELECT term FROM v ORDER BY offset").fetchall()
+        return words[0][0][1:-1] if len(words) == 1 else None
+
+
+_folding = _Folding()
+
+
+@functools.lru_cache(maxsize=65_536)  # characters; more than any corpus has
+def _fold(character: str) -> str | None:
+    if character.isascii():
+        return character.lower() if character.isalnum() else None
+    return _folding.of(character)
+
+
 def terms(text: str) -> Iterator[Term]:
     """The words of `text`, in order."""
-    start = -1
+    word, start = "", -1
     for position, character in enumerate(text):
-        if _is_word(character, inside=start >= 0):
-            if start < 0:
-                start = position
-        elif start >= 0:
-            yield Term(_fold(text[start:position]), start, position)
-            start = -1
+        folded = _fold(character)
+        if folded is None or (start < 0 and not folded):  # a mark begins no word
+            if start >= 0:
+                yield Term(word, start, position)
+            word, start = "", -1
+        else:
+            start = position if start < 0 else start
+            word += folded
     if start >= 0:
-        yield Term(_fold(text[start:]), start, len(text))
-
-
-def _is_word(character: str, *, inside: bool) -> bool:
-    if character.isascii():
-        return character.isalnum()
-    category = unicodedata.category(character)
-    return category[0] in "LN" or category == "Co" or (inside and category == "Mn")
-
-
-def _fold(word: str) -> str:
-    if word.isascii():
-        return word.lower()
-    decomposed = unicodedata.normalize("NFD", word.lower())
-    return "".join(c for c in decomposed if unicodedata.category(c) != "Mn")
+        yield Term(word, start, len(text))
 
 
 def match_expression(text: str, terms_max: int) -> str:

@@ -64,7 +64,7 @@ def insert(connection: sqlite3.Connection, record: Record, vector: NDArray[np.fl
 def insert_derived(connection: sqlite3.Connection, record: Record) -> None:
     """What filters and lexical search need to find `record`."""
     connection.execute("INSERT INTO lexical (rowid, text) VALUES (?, ?)", (record.row, record.text))
-    connection.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", _field_rows(record))
+    connection.executemany("INSERT INTO fields VALUES (?, ?, ?, ?)", field_rows(record))
 
 
 def remove(connection: sqlite3.Connection, record: Record) -> None:
@@ -75,13 +75,13 @@ def remove(connection: sqlite3.Connection, record: Record) -> None:
     )
     connection.executemany(
         "DELETE FROM fields WHERE path = ? AND kind = ? AND value = ? AND row = ?",
-        _field_rows(record),
+        field_rows(record),
     )
     connection.execute("DELETE FROM vectors WHERE row = ?", (record.row,))
     connection.execute("DELETE FROM documents WHERE row = ?", (record.row,))
 
 
-def _field_rows(record: Record) -> Iterator[tuple[str, str, int | float | str, int]]:
+def field_rows(record: Record) -> Iterator[tuple[str, str, int | float | str, int]]:
     fields: set[Field] = fields_of(json.loads(record.metadata))
     return ((f.path, f.kind, f.value, record.row) for f in fields)
 

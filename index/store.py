@@ -13,13 +13,15 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
-from index import database
+from index import database, snapshots
+from index.checking import Part as Damage
 from index.collection import Collection
 from index.errors import (
     Closed,
@@ -31,6 +33,15 @@ from index.errors import (
     StoreError,
 )
 from index.files import DirectoryLock, sync_directory, translated, write_file
+from index.records import Reader
+from index.repairing import (
+    SPEC_COPY_NAME,
+    Repair,
+    put_in_place,
+    rebuild_derived,
+    salvage,
+    spec_of,
+)
 from index.settings import StoreSettings
 from index.spec import JSON, CollectionSpec
 
@@ -78,13 +89,12 @@ class Store:
         spec.checked(dimensions_max=self.settings.dimensions_max)
         with self._lock:
             self._check_new(spec.name)
-            temporary = self._home / f".{spec.name}.creating"
-            with translated(temporary), database.translated(temporary):
-                temporary.mkdir()
+            with self._making(spec.name) as directory:
                 meta = {"spec": spec.to_json(), "created_at": time.time()}
                 counters = {"uid": secrets.token_hex(16), "sequence": 0, "next_row": 1}
-                database.create(temporary / database.FILE_NAME, {**meta, **counters})
-                return self._adopt(temporary, spec.name)
+                database.create(directory / database.FILE_NAME, {**meta, **counters})
+                write_file(directory / SPEC_COPY_NAME, spec.to_json().encode())
+            return self._collections[spec.name]
 
     def collection(self, name: str) -> Collection:
         """Raises CollectionNotFound, or what is wrong with a damaged one."""
@@ -138,6 +148,62 @@ class Store:
                 sync_directory(self._home)
                 shutil.rmtree(directory)
 
+    def restore(self, snapshot: Path, name: str) -> Collection:
+        """A new collection `name` from a snapshot, whose files are verified first.
+
+        Raises DataDamaged, FormatTooNew, CollectionExists.
+        """
+        with self._lock:
+            self._check_new(name)
+            with self._making(name) as directory:
+                spec = snapshots.restore(snapshot, directory, name)
+                spec.checked(dimensions_max=self.settings.dimensions_max)
+                write_file(directory / SPEC_COPY_NAME, spec.to_json().encode())
+            return self._collections[name]
+
+    def repair(self, name: str) -> Repair:
+        """Mend what `check` finds, or what keeps the collection from being opened.
+
+        Words and filter values are made again; segments are rebuilt; of a damaged database every
+        whole document is copied into a new one, what is lost is named, and the damaged files stay
+        beside it in a directory `damaged-<time>`. Nobody else can use the store meanwhile.
+        """
+        with self._lock:
+            self._check_open()
+            damaged = set()
+            if name in self._damaged:
+                if isinstance(self._damaged[name], FormatTooNew):
+                    raise self._damaged[name]
+                spec = spec_of(self._home / name)
+                damaged.add(Damage.DATABASE)
+            else:
+                collection = self.collection(name)
+                spec = collection.spec
+                damaged.update(finding.part for finding in collection.check())
+                self._collections.pop(name).close()
+            repair = self._mend(self._home / name, spec, damaged)
+            self._collections[name] = Collection(self._home / name, self.settings)
+            self._damaged.pop(name, None)
+            repair.kept_documents = self._collections[name].documents_count
+            return repair
+
+    def _mend(self, directory: Path, spec: CollectionSpec, damaged: set[Damage]) -> Repair:
+        path = directory / database.FILE_NAME
+        with translated(path), database.translated(path):
+            if Damage.DATABASE in damaged:
+                fresh = directory / f"{database.FILE_NAME}.tmp"
+                fresh.unlink(missing_ok=True)
+                repair = salvage(path, fresh, spec)
+                put_in_place(directory, fresh)
+                return repair
+            if Damage.DERIVED in damaged:
+                connection = database.connect(path, writer=True)
+                try:
+                    rebuild_derived(Reader(connection, path, spec.dimensions))
+                finally:
+                    connection.close()
+        return Repair()
+
     def close(self) -> None:
         """Close every collection and let another process in."""
         with self._lock:
@@ -154,14 +220,21 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _adopt(self, temporary: Path, name: str) -> Collection:
-        """Give a finished directory its name, durably, and open it."""
-        sync_directory(temporary)
-        temporary.rename(self._home / name)
-        sync_directory(self._home)
-        collection = Collection(self._home / name, self.settings)
-        self._collections[name] = collection
-        return collection
+    @contextmanager
+    def _making(self, name: str) -> Iterator[Path]:
+        """A directory to fill; then it gets its name, durably, and is opened."""
+        temporary = self._home / f".{name}.making"
+        try:
+            with translated(temporary), database.translated(temporary):
+                temporary.mkdir()
+                yield temporary
+                sync_directory(temporary)
+                temporary.rename(self._home / name)
+                sync_directory(self._home)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        self._collections[name] = Collection(self._home / name, self.settings)
 
     def _check_new(self, name: str) -> None:
         self._check_open()
@@ -196,5 +269,5 @@ class Store:
         for name in sorted(os.listdir(self._home)):
             try:
                 self._collections[name] = Collection(self._home / name, self.settings)
-            except (DataDamaged, FormatTooNew) as error:
+            except StoreError as error:
                 self._damaged[name] = error

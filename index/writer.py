@@ -89,11 +89,15 @@ class Writer:
         try:
             with translated(self._path):
                 self._commit(tickets)
-        except BaseException as error:
+        except Exception as error:
             for ticket in tickets:
                 ticket.error, ticket.written = error, None
             if not isinstance(error, StoreError | OSError | MemoryError):
-                raise  # a bug, or an interrupt: the leader's own thread must see it
+                raise  # a bug
+        except BaseException:  # an interrupt is for this thread alone
+            for ticket in tickets:
+                ticket.error = StorageFailed(self._path, "the writer was interrupted")
+            raise
         # Those beyond the group lead a group of their own when they get the lock.
 
     def _commit(self, tickets: list[Ticket]) -> None:
@@ -105,8 +109,8 @@ class Writer:
         before = self._current()
         connection = self._reader.connection
         transaction = Transaction(self._reader, before.sequence, self._next_row)
-        connection.execute("BEGIN IMMEDIATE")
         try:
+            connection.execute("BEGIN IMMEDIATE")
             for ticket in tickets:
                 self._apply(ticket, transaction, alone=len(tickets) == 1)
             after = self._prepared(before, transaction)

@@ -1,0 +1,96 @@
+"""Reading everything of a collection to see whether it still is what was written."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from index.errors import DataDamaged
+from index.records import Reader, field_rows
+
+FINDINGS_MAX = 100  # of one kind; a file that is all wrong needs no longer list
+
+
+class Part(StrEnum):
+    """What is damaged, in falling order of what is lost with it."""
+
+    DATABASE = "database"  # documents may be lost: repair saves what can be read
+    DERIVED = "derived"  # filters or words: repair makes them again from the documents
+    SEGMENT = "segment"  # a cache: it is rebuilt
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is not what it should be; `path` is the file."""
+
+    part: Part
+    path: Path
+    problem: str
+
+
+def check_database(reader: Reader, path: Path) -> Iterator[Finding]:
+    """What is wrong with the database that `reader` reads, in one transaction of its own."""
+    problems = list(_structure(reader.connection))
+    yield from (Finding(Part.DATABASE, path, problem) for problem in problems)
+    if problems:
+        return  # what follows would stumble over the same damage
+    for problem in _documents(reader):
+        yield Finding(Part.DATABASE, path, problem)
+    for problem in _derived(reader):
+        yield Finding(Part.DERIVED, path, problem)
+
+
+def check_words(connection: sqlite3.Connection, path: Path) -> Iterator[Finding]:
+    """Whether FTS5 has the words of the documents. It needs a connection that may write."""
+    try:
+        # Rank 1 makes it compare with the documents' texts too (sqlite.org/fts5.html, 6.4).
+        connection.execute("INSERT INTO lexical (lexical, rank) VALUES ('integrity-check', 1)")
+    except sqlite3.DatabaseError as error:
+        yield Finding(Part.DERIVED, path, f"the words of the documents are not in order: {error}")
+
+
+def _structure(connection: sqlite3.Connection) -> Iterator[str]:
+    try:
+        for (line,) in connection.execute(f"PRAGMA integrity_check({FINDINGS_MAX})"):
+            if line != "ok":
+                yield line
+    except sqlite3.DatabaseError as error:
+        yield str(error)
+
+
+def _documents(reader: Reader) -> Iterator[str]:
+    """Rows whose checksum is wrong, and documents without a vector or the other way round."""
+    connection = reader.connection
+    for table, read in (("documents", reader.by_rows), ("vectors", reader.vectors)):
+        for row in _rows(connection, f"SELECT row FROM {table} ORDER BY row"):
+            try:
+                read([row])
+            except (DataDamaged, sqlite3.DatabaseError) as damage:
+                yield str(damage)
+    for one, other in (("documents", "vectors"), ("vectors", "documents")):
+        for row in _rows(connection, f"SELECT row FROM {one} EXCEPT SELECT row FROM {other}"):
+            yield f"row {row} is in {one} and not in {other}"
+
+
+def _derived(reader: Reader) -> Iterator[str]:
+    """Filter values that are missing or belong to nothing."""
+    connection = reader.connection
+    sound = 0
+    for record in reader.select("1 ORDER BY row", ()):
+        for values in field_rows(record):
+            found = connection.execute(
+                "SELECT 1 FROM fields WHERE path = ? AND kind = ? AND value = ? AND row = ?", values
+            ).fetchone()
+            if found is None:
+                yield f"{values[0]!r} of document {record.id!r} is missing from the filter values"
+            sound += found is not None
+    (count,) = connection.execute("SELECT count(*) FROM fields").fetchone()
+    if count != sound:
+        yield f"{count - sound} filter values belong to no document"
+
+
+def _rows(connection: sqlite3.Connection, sql: str) -> list[int]:
+    return [row for (row,) in connection.execute(sql)]

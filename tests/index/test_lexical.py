@@ -1,0 +1,65 @@
+import sqlite3
+
+import pytest
+from hypothesis import example, given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from index.documents import Query, SearchMode
+from index.lexical import TOKENIZER, highlights, match_expression, terms
+
+characters = st.characters(codec="utf-8", exclude_characters="\0") | st.sampled_from(
+    "e\u0301\u0308\u0305АБαβΩשלוםحरूף漢字がか한글🍎Ǡǡǖİıßſ "
+)
+
+
+@pytest.fixture(scope="module")
+def fts():
+    connection = sqlite3.connect(":memory:")
+    connection.execute(f"CREATE VIRTUAL TABLE t USING fts5(text, tokenize = '{TOKENIZER}')")
+    connection.execute("CREATE VIRTUAL TABLE v USING fts5vocab(t, instance)")
+    yield connection
+    connection.close()
+
+
+def words_of(fts, text):
+    fts.execute("DELETE FROM t")
+    fts.execute("INSERT INTO t VALUES (?)", (text,))
+    return [word for (word,) in fts.execute("SELECT term FROM v ORDER BY offset")]
+
+
+@given(text=st.text(characters, max_size=30))
+@example("Äpfel und ÄPFEL, naïve café—crème")
+@example("e\u0301te\u0301 \u0301x")
+@examples(max_examples=200, deadline=None)
+def test_words_are_those_of_fts5(fts, text):
+    assert [term.word for term in terms(text)] == words_of(fts, text)
+
+
+@given(text=st.text(characters, max_size=30))
+def test_a_word_is_where_it_says(text):
+    for term in terms(text):
+        assert [inside.word for inside in terms(text[term.start : term.end])] == [term.word]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"', "' OR 1=1 --", "AND", "a AND", "NEAR(a b)", "text:a", "a*", "^a", "-a", "(", "{a}:b",
+        "a + b", "", "   ", "\t\n", "🍎", "\u0301", "a" * 10_000, "fruit" * 1000, "NOT NOT", "%",
+    ],
+)  # fmt: skip
+def test_no_text_is_a_malformed_query(collection, documents, text):
+    collection.upsert(documents(3))
+
+    result = collection.search(Query(mode=SearchMode.LEXICAL, text=text))
+
+    assert result.exhausted
+
+
+def test_a_query_has_a_limit_of_terms():
+    assert match_expression("a b c d", terms_max=2) == '"a" OR "b"'
+
+
+def test_highlights_ignore_case_and_diacritics():
+    assert highlights("apfel BAUM", "Der Äpfel-Baum, apfel.") == [(4, 9), (10, 14), (16, 21)]

@@ -1,0 +1,200 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index.builder import Plan, plan
+from index.documents import Document, Query
+from index.filter import And, Range
+from index.generation import Generation, Part
+from index.settings import StoreSettings
+from index.spec import CollectionSpec
+from index.store import Store
+
+
+def answers(collection, count=10):
+    rng = np.random.default_rng(7)
+    queries = [Query(vector=v, k=10, exact=True) for v in rng.normal(size=(count, 8))]
+    return [[(h.id, h.score) for h in collection.search(query).hits] for query in queries]
+
+
+def built(store, spec, documents, count=300):
+    collection = store.create(spec)
+    collection.upsert(documents(count))
+    collection.wait_for_builds()
+    return collection
+
+
+@pytest.mark.parametrize("suffix", ["rows", "vectors", "faiss", "MANIFEST"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "empty"])
+def test_a_damaged_segment_is_rebuilt_and_answers_stay_the_same(  # noqa: PLR0917  fixtures
+    tmp_path, spec, settings, documents, caplog, suffix, damage
+):
+    with Store.open(tmp_path, settings) as store:
+        before = answers(built(store, spec, documents))
+    [path] = (tmp_path / "collections/fruit/segments").glob(f"*{suffix}")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    match damage:
+        case "flip":
+            path.write_bytes(data)
+        case "truncate":
+            path.write_bytes(data[:-1])
+        case "remove":
+            path.unlink()
+        case "empty":
+            path.write_bytes(b"")
+
+    with Store.open(tmp_path, settings) as store:
+        collection = store.collection("fruit")
+        assert answers(collection) == before
+        assert (str(path) in caplog.text) == (suffix != "MANIFEST" or damage != "remove")
+        collection.wait_for_builds()
+        assert answers(collection) == before
+        assert sum(s.vectors for s in collection.statistics().segments) == 300
+        assert collection.check() == []
+
+
+def test_segments_of_another_time_or_database_are_not_used(tmp_path, spec, settings, documents):
+    with Store.open(tmp_path, settings) as store:
+        collection = built(store, spec, documents)
+        snapshot = collection.snapshot(tmp_path / "early")
+        collection.upsert(documents(300, seed=1))
+        collection.wait_for_builds()
+    # Someone puts an old copy of the database back beside newer segments.
+    database = tmp_path / "collections/fruit/documents.sqlite3"
+    database.write_bytes((snapshot.path / "documents.sqlite3").read_bytes())
+
+    with Store.open(tmp_path, settings) as store:
+        put_back = store.collection("fruit")
+        with Store.open(tmp_path / "other", settings) as other:
+            restored = other.restore(snapshot.path, "fruit")
+            assert answers(put_back) == answers(restored)
+
+
+def test_a_restart_reads_segments_instead_of_building(tmp_path, spec, settings, documents):
+    with Store.open(tmp_path, settings) as store:
+        collection = built(store, spec, documents)
+        collection.delete(["d1", "d2"])
+        names = [segment.name for segment in collection.statistics().segments]
+        before = answers(collection)
+
+    with Store.open(tmp_path, settings) as store:
+        statistics = store.collection("fruit").statistics()
+        assert [segment.name for segment in statistics.segments] == names
+        assert statistics.tombstones == 2
+        assert answers(store.collection("fruit")) == before
+
+
+def test_deletes_during_a_build_stay_deleted(store, spec, documents):
+    collection = store.create(spec)
+    collection.upsert(documents(1_500))
+    collection.purge(Range("n", lt=1_000))
+    collection.wait_for_builds()
+
+    assert collection.documents_count == 500
+    everything = collection.search(Query(vector=np.ones(8), k=1_000)).hits
+    assert {hit.id for hit in everything} == {f"d{i}" for i in range(1_000, 1_500)}
+
+
+def test_a_segment_of_tombstones_is_rebuilt_by_itself(store, spec, documents):
+    collection = built(store, spec, documents)
+
+    collection.purge(Range("n", lt=150))
+    collection.wait_for_builds()
+
+    assert collection.statistics().tombstones == 0
+    assert collection.statistics().vectors == 150
+
+
+def test_an_emptied_collection_has_no_segment_left(store, spec, documents):
+    collection = built(store, spec, documents)
+
+    collection.purge(And(()))
+    collection.compact()
+
+    assert collection.statistics().segments == ()
+    assert [path.name for path in (collection.directory / "segments").iterdir()] == ["MANIFEST"]
+    assert collection.search(Query(vector=np.ones(8))).exhausted
+
+
+def part(name, live, dead=0):
+    count = live + dead
+    alive = np.arange(count) >= dead
+    return Part(np.arange(count), np.zeros((count, 1), np.float32), alive, 0.0, None, name)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 400), max_size=6),
+    buffer=st.integers(0, 300),
+    limit=st.integers(10, 100),
+)
+def test_merging_leaves_few_segments_of_doubling_size(sizes, buffer, limit):
+    """The steps of a plan, followed to their end, leave nothing to do."""
+    settings = StoreSettings(exact_vectors_max=limit)
+    segments = [part(f"s{i}", size) for i, size in enumerate(sizes)]
+    waiting = part("", buffer)
+    for step in range(20):
+        wanted = plan(Generation(0, tuple(segments), waiting, None), settings)
+        if wanted is None:
+            break
+        assert wanted.buffer
+        merged = sum(s.live for s in segments if s.name in wanted.segments) + waiting.live
+        segments = [s for s in segments if s.name not in wanted.segments]
+        assert all(s.live > merged - 1 for s in segments)
+        segments.append(part(f"m{step}", merged))
+        waiting = part("", 0)
+
+    assert wanted is None
+
+
+def test_a_plan_names_the_segment_with_too_many_dead():
+    segments = (part("a", 90, dead=10), part("b", 50, dead=50))
+
+    wanted = plan(Generation(0, segments, part("", 3), None), StoreSettings())
+
+    assert wanted == Plan(frozenset({"b"}), buffer=False)
+
+
+def clustered(count, width, seed=0):
+    """Vectors as texts have them: many small clusters around topics, none of them round."""
+    rng = np.random.default_rng(seed)
+    basis = rng.normal(size=(48, width))
+    topics = rng.normal(size=(count // 100, 48))
+    points = topics[rng.integers(len(topics), size=count)] + 0.6 * rng.normal(size=(count, 48))
+    return (points @ basis + 0.3 * rng.normal(size=(count, width))).astype(np.float32)
+
+
+def recall(collection, queries):
+    found = wanted = 0
+    for query in queries:
+        near = collection.search(Query(vector=query, with_documents=False))
+        true = collection.search(Query(vector=query, with_documents=False, exact=True))
+        assert not near.exact
+        found += len({h.id for h in near.hits} & {h.id for h in true.hits})
+        wanted += len(true.hits)
+    return found / wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["scan", "graph"])
+def test_recall_at_10_is_at_least_99_percent_before_and_after_a_restart(tmp_path, kind):
+    vectors = clustered(30_100, 128)
+    documents = [Document(id=f"{i}", vector=v) for i, v in enumerate(vectors[:30_000])]
+    settings = dataclasses.replace(
+        StoreSettings(), scan_vectors_max=200_000 if kind == "scan" else 10_000
+    )
+    with Store.open(tmp_path, settings) as store:
+        collection = store.create(CollectionSpec(name="c", dimensions=128))
+        for start in range(0, 30_000, 5_000):
+            collection.upsert(documents[start : start + 5_000])
+        collection.compact()
+        before = recall(collection, vectors[30_000:])
+        assert [s.kind for s in collection.statistics().segments] == [kind]
+    with Store.open(tmp_path, settings) as store:
+        after = recall(store.collection("c"), vectors[30_000:])
+
+    assert before == after
+    assert before >= 0.99

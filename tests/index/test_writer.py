@@ -1,0 +1,198 @@
+"""Faults at every call, several writers at once, readers beside them."""
+
+import dataclasses
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from index import database
+from index.documents import Document, Query, WriteMode
+from index.errors import DiskFull, DocumentExists, StorageFailed
+from index.filter import Range
+from index.store import Store
+
+
+class FaultyConnection(sqlite3.Connection):
+    """Fails at the n-th statement of the writer, before or after it took effect."""
+
+    countdown = 0  # 0: never
+    error: BaseException
+    after = False
+
+    def _counted(self, call, *arguments):
+        cls = FaultyConnection
+        cls.countdown -= 1
+        if cls.countdown == 0 and not cls.after:
+            raise cls.error
+        result = call(*arguments)
+        if cls.countdown == 0:
+            raise cls.error
+        return result
+
+    def execute(self, *arguments):
+        return self._counted(super().execute, *arguments)
+
+    def executemany(self, *arguments):
+        return self._counted(super().executemany, *arguments)
+
+
+@pytest.fixture
+def faulty_collection(tmp_path, spec, settings, documents, monkeypatch):
+    monkeypatch.setattr(database, "CONNECTION", FaultyConnection)
+    FaultyConnection.countdown = 0
+    with Store.open(tmp_path / "data", settings) as store:
+        collection = store.create(spec)
+        collection.upsert(documents(5))
+        yield collection
+        FaultyConnection.countdown = 0
+
+
+def state(collection):
+    FaultyConnection.countdown = 0
+    hits = collection.search(Query(vector=np.ones(8), k=20, exact=True)).hits
+    return [(hit.id, hit.score, hit.document.sequence) for hit in hits]
+
+
+def sqlite_error(code):
+    error = sqlite3.OperationalError("a fault of the test")
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "shown"),
+    [
+        (sqlite_error(sqlite3.SQLITE_FULL), DiskFull),
+        (sqlite_error(sqlite3.SQLITE_IOERR), StorageFailed),
+        (MemoryError("a fault of the test"), MemoryError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+    ],
+)
+def test_a_fault_at_any_call_leaves_the_old_state_or_the_new(
+    faulty_collection, documents, fault, shown, after
+):
+    collection = faulty_collection
+    old = state(collection)
+    faults = 0
+    for n in range(1, 200):
+        FaultyConnection.error, FaultyConnection.after = fault, after
+        FaultyConnection.countdown = n
+        try:
+            collection.upsert(documents(3, start=3), request_id="r1")
+        except shown:
+            faults += 1
+        else:
+            FaultyConnection.countdown = 0
+            break
+        now = state(collection)
+        assert now == old or ([id for id, _, _ in now if id == "d5"] and after)
+        assert collection.documents_count == len(now)
+
+    assert faults > 10
+    assert {id for id, _, _ in state(collection)} == {f"d{i}" for i in range(6)}
+    assert collection.sequence == 2
+    assert not collection.check()
+
+
+def test_a_write_that_does_not_fit_changes_nothing_and_reads_go_on(
+    tmp_path, spec, settings, documents, monkeypatch
+):
+    """SQLite itself says that it is full: it may not grow beyond its present pages."""
+    opened = []
+
+    class Remembered(sqlite3.Connection):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            opened.append(self)
+
+    monkeypatch.setattr(database, "CONNECTION", Remembered)
+    with Store.open(tmp_path / "data", settings) as store:
+        collection = store.create(spec)
+        collection.upsert(documents(5))
+        before = state(collection)
+        writer = opened[0]
+        (pages,) = writer.execute("PRAGMA page_count").fetchone()
+        writer.execute(f"PRAGMA max_page_count = {pages}")
+        big = Document(id="big", text="long " * 100_000, vector=np.ones(8, np.float32))
+
+        with pytest.raises(DiskFull):
+            collection.upsert([*documents(5, seed=1), big])
+        assert state(collection) == before
+        assert collection.sequence == 1
+
+        writer.execute("PRAGMA max_page_count = 1000000")
+        collection.upsert([big])
+        assert collection.documents_count == 6
+        assert not collection.check()
+
+
+def test_writes_stop_before_the_disk_is_full(tmp_path, spec, documents, settings):
+    greedy = dataclasses.replace(settings, disk_free_bytes_min=2**62)
+    with Store.open(tmp_path / "data", greedy) as store:
+        collection = store.create(spec)
+
+        with pytest.raises(DiskFull) as refusal:
+            collection.upsert(documents(1))
+
+        assert refusal.value.free_bytes > 0
+        assert collection.search(Query(vector=np.ones(8))).hits == ()
+
+
+def test_many_writers_each_get_their_own_answer(collection, documents):
+    made = documents(200)
+    collection.upsert(made[:100:2])
+
+    def insert(document):
+        try:
+            return collection.upsert([document], mode=WriteMode.INSERT).sequence
+        except DocumentExists as refusal:
+            return refusal.id
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(insert, made))
+
+    refused = [answer for answer in answers if isinstance(answer, str)]
+    sequences = [answer for answer in answers if isinstance(answer, int)]
+    assert refused == [f"d{i}" for i in range(0, 100, 2)]
+    assert sorted(sequences) == list(range(2, 152))
+    assert collection.sequence == 151
+    assert collection.documents_count == 200
+    assert not collection.check()
+
+
+def test_a_reader_sees_whole_generations(collection, documents):
+    """Each write replaces all documents with others; a mix would show two numbers."""
+    stop = threading.Event()
+    vector = np.ones(8, np.float32)
+
+    def write():
+        for generation in range(150):
+            batch = [
+                Document(
+                    id=f"d{i}", text=f"g{generation}", metadata={"g": generation}, vector=vector
+                )
+                for i in range(5)
+            ]
+            collection.upsert(batch)
+        stop.set()
+
+    def read():
+        seen = []
+        while not stop.is_set():
+            result = collection.search(Query(vector=vector, k=10))
+            seen.append({hit.document.metadata["g"] for hit in result.hits})
+            assert len(result.hits) in (0, 5)
+            assert collection.count(Range("g", gte=0)) in (0, 5)
+        return seen
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(read) for _ in range(3)]
+        pool.submit(write).result()
+        seen = [generations for reader in readers for generations in reader.result()]
+
+    assert len(seen) > 10
+    assert all(len(generations) <= 1 for generations in seen)

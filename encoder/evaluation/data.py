@@ -1,10 +1,10 @@
 """The evaluation data on disk: read whole, checked, as values. A `.xz` beside a name will do.
 
-    sts/stsb/stsb-{en,de,fr}-test.tsv               sentence, sentence, score 0 to 5
-    parallel/tatoeba-laser-v1/test.{deu,fra}-eng.tsv  sentence, its translation
-    retrieval/SET/{corpus,queries}.jsonl, qrels/test.tsv  BEIR's layout
-    wsd/coarsewsd20/WORD/{train,test}.{data,gold}.txt  CoarseWSD-20 as published
-    lm-eval/wikitext-2/test.txt                     WikiText-2 as published
+sts/stsb/stsb-{en,de,fr}-test.tsv               sentence, sentence, score 0 to 5
+parallel/tatoeba-laser-v1/test.{deu,fra}-eng.tsv  sentence, its translation
+retrieval/SET/{corpus,queries}.jsonl, qrels/test.tsv  BEIR's layout
+wsd/coarsewsd20/WORD/{train,test}.{data,gold}.txt  CoarseWSD-20 as published
+lm-eval/wikitext-2/test.txt                     WikiText-2 as published
 """
 
 import json

@@ -58,7 +58,7 @@ def macro_f1(gold: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
 
 
 def mining_f1(chosen: NDArray[np.int64]) -> float:
-    """MTEB's score for bitext mining, 0 to 1, where sentence i of one side belongs to i of the other.
+    """MTEB's score for bitext mining, 0 to 1; line i of each side translates line i of the other.
 
     chosen: (n,) for each source the target it chose
     It is scikit-learn's weighted F1 with the line numbers as classes: a target that several

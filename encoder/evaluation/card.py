@@ -1,0 +1,91 @@
+"""Writes an evaluation into a model directory: a part of the card, a JSON file, and the plot."""
+
+import json
+from pathlib import Path
+
+from encoder.evaluation.plot import Line, plot
+from encoder.evaluation.result import Evaluation, Score, Task
+from encoder.evaluation.senses import BOTH, SHOTS, STATIC, STATIC_WHITENED, WORD, WORD_WHITENED
+from encoder.evaluation.table import as_json, markdown
+from encoder.manifest import read_manifest, write_manifest
+
+CARD = "README.md"
+DATA = "evaluation.json"
+PLOT = "averaged-versus-contextual.svg"
+BEGIN = (
+    "<!-- polyseme-model evaluate: what stands up to the end mark is written by this command -->"
+)
+END = "<!-- polyseme-model evaluate: end -->"
+
+
+class CardDamaged(ValueError):
+    """The card has one of the marks between which the evaluation stands, but not the other."""
+
+
+def write(directory: Path, evaluation: Evaluation) -> list[Path]:
+    """Write card, data and plot into `directory` and renew its file records; says what it wrote.
+
+    Raises ValueError for a partial evaluation, which belongs on no card, and CardDamaged, both
+    before anything is written.
+    """
+    if evaluation.partial:
+        raise ValueError(f"a partial evaluation is never written: {evaluation.partial}")
+    card = directory / CARD
+    before = card.read_text("utf-8") if card.is_file() else f"# {evaluation.model}\n"
+    picture = averaged_versus_contextual(evaluation)
+    files = {
+        card: with_section(before, section(evaluation, with_plot=bool(picture)), card),
+        directory / DATA: json.dumps(as_json(evaluation), indent=1, ensure_ascii=False) + "\n",
+    }
+    if picture:
+        files[directory / PLOT] = picture
+    for file, content in files.items():
+        temporary = file.with_name(f".{file.name}.new")
+        temporary.write_text(content, "utf-8")
+        temporary.replace(file)
+    write_manifest(directory, read_manifest(directory))
+    return list(files)
+
+
+def section(evaluation: Evaluation, *, with_plot: bool) -> str:
+    """The card's part, without the marks."""
+    parts = ["## Evaluation", "", markdown(evaluation)]
+    if with_plot:
+        parts += ["", f"![Averaged static vectors against contextual ones]({PLOT})"]
+    return "\n".join(parts)
+
+
+def with_section(card: str, content: str, name: Path = Path(CARD)) -> str:
+    """`card` with `content` between the marks, in the place of an earlier one or at the end.
+
+    Raises CardDamaged if the marks are not a pair in order.
+    """
+    marked = f"{BEGIN}\n{content}\n{END}"
+    begins, ends = card.count(BEGIN), card.count(END)
+    if begins == ends == 0:
+        return f"{card.rstrip()}\n\n{marked}\n"
+    if begins != 1 or ends != 1 or card.index(BEGIN) > card.index(END):
+        raise CardDamaged(f"{name} must hold the two marks of the evaluation once each, or neither")
+    return card[: card.index(BEGIN)] + marked + card[card.index(END) + len(END) :]
+
+
+def averaged_versus_contextual(evaluation: Evaluation) -> str:
+    """The plot of macro-F1 over examples a sense, in the first column; empty without the scores."""
+    results = evaluation.results.get(Task.SENSES, {})
+    first = next((results[name] for name in evaluation.columns if name in results), None)
+    if first is None:
+        return ""
+    scores = {score.key: score for score in first.scores}
+    curves = [
+        _curve(scores, features.name, features.key)
+        for features in (STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH)
+    ]
+    title = f"CoarseWSD-20, LDA: averaged and contextual vectors of {evaluation.model}"
+    places = [*(f"{shots}" for shots in SHOTS), "all"]
+    return plot(title, places, curves, "macro-F1 by examples a sense")
+
+
+def _curve(scores: dict[str, Score], name: str, key: str) -> Line:
+    keys = [*(f"senses.{key}.lda.{shots}-shot" for shots in SHOTS), f"senses.{key}.lda.macro"]
+    points = [scores[point] for point in keys]
+    return Line(name, [p.value for p in points], [p.deviation or 0.0 for p in points])

@@ -1,0 +1,157 @@
+"""The CoarseWSD-20 task: which numbers are taken of `senses`, and how they are named."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encoder.evaluation.data import read_sense_words
+from encoder.evaluation.result import Score, TaskResult
+from encoder.evaluation.senses import (
+    ALONE,
+    FEATURES,
+    FEW_SHOT_FEATURES,
+    SHOT_SEEDS,
+    SHOTS,
+    STATIC,
+    WORD,
+    Features,
+    Fold,
+    Judgement,
+    Mix,
+    Rule,
+    choose_mix,
+    folds,
+    judge,
+    judge_few,
+    read_vectors,
+    thinned,
+)
+from encoder.evaluation.vectors import Subject, counting
+
+APPLE = "apple"
+
+
+def word_senses(
+    subject: Subject,
+    data: Path,
+    *,
+    column: str,
+    limit: int | None,
+    seed: int,
+    chosen: Sequence[Mix] | None = None,
+) -> TaskResult:
+    """Every score of CoarseWSD-20. Raises DataMissing, DataMalformed.
+
+    chosen: the mix of layers of each fold, from an earlier run; otherwise this run chooses
+    """
+    sentences = thinned(read_sense_words(data / "wsd" / "coarsewsd20"), limit)
+    words = read_vectors(subject, sentences, column)
+    parts = folds(words, subject.layers, chosen)
+    overall = choose_mix(words, subject.layers)
+    scores, per_word = _full(parts, column)
+    served = [Fold(fold.words, subject.word_layers, fold.whitenings) for fold in parts]
+    scores += _scores("served", f"layers served {_layers(subject.word_layers)}", served, [WORD])[0]
+    few = _few(parts, seed, column)
+    return TaskResult(
+        scores + few,
+        _notes(parts, overall),
+        {
+            "mixes": [list(fold.mix) for fold in parts],
+            "mix_over_all_words": list(overall),
+            "folds": [[word.word for word in fold.words] for fold in parts],
+            "words": per_word,
+        },
+    )
+
+
+def _full(parts: Sequence[Fold], column: str) -> tuple[list[Score], dict[str, Any]]:
+    with counting(f"CoarseWSD-20 classifiers, {column}", len(FEATURES)) as advance:
+        scores, per_word = [], {}
+        for features in FEATURES:
+            found, by_word = _scores(features.key, features.name, parts, [features])
+            scores += found
+            per_word[features.key] = by_word
+            advance(1)
+    return scores, per_word
+
+
+def _scores(
+    key: str, name: str, parts: Sequence[Fold], feature_sets: Sequence[Features]
+) -> tuple[list[Score], dict[str, Any]]:
+    """Macro-F1, micro accuracy and apple for both classifiers, trained on all sentences."""
+    scores: list[Score] = []
+    by_word: dict[str, Any] = {}
+    for features in feature_sets:
+        for rule in Rule:
+            judgements = [j for fold in parts for j in judge(fold, features, rule)]
+            prefix = f"senses.{key}.{rule.lower()}"
+            label = f"CoarseWSD-20 {name}, {rule}"
+            micro = 100 * micro_accuracy(judgements)
+            scores.append(Score(f"{prefix}.macro", f"{label}, macro-F1", 100 * macro(judgements)))
+            scores.append(Score(f"{prefix}.micro", f"{label}, micro accuracy", micro))
+            scores += [
+                Score(f"{prefix}.apple", f"{label}, apple accuracy", 100 * judgement.accuracy)
+                for judgement in judgements
+                if judgement.word == APPLE and features is not ALONE
+            ]
+            by_word[rule] = {
+                j.word: {"accuracy": 100 * j.accuracy, "macro_f1": 100 * j.macro_f1}
+                for j in judgements
+            }
+    return scores, by_word
+
+
+def _few(parts: Sequence[Fold], seed: int, column: str) -> list[Score]:
+    wanted = [(features, Rule.DISCRIMINANT) for features in FEW_SHOT_FEATURES]
+    wanted += [(features, Rule.NEAREST) for features in (STATIC, WORD)]
+    scores = []
+    with counting(f"CoarseWSD-20 few examples, {column}", len(wanted) * len(SHOTS)) as advance:
+        for features, rule in wanted:
+            for shots in SHOTS:
+                runs = [
+                    100
+                    * macro(
+                        [
+                            j
+                            for fold in parts
+                            for j in judge_few(fold, features, rule, shots, seed + repetition)
+                        ]
+                    )
+                    for repetition in range(SHOT_SEEDS)
+                ]
+                key = f"senses.{features.key}.{rule.lower()}.{shots}-shot"
+                label = f"CoarseWSD-20 {features.name}, {rule}, {shots}-shot macro-F1"
+                scores.append(Score(key, label, float(np.mean(runs)), float(np.std(runs, ddof=1))))
+                advance(1)
+    return scores
+
+
+def macro(judgements: Sequence[Judgement]) -> float:
+    """Macro-F1, the mean of words, 0 to 1."""
+    return float(np.mean([judgement.macro_f1 for judgement in judgements]))
+
+
+def micro_accuracy(judgements: Sequence[Judgement]) -> float:
+    """The share of all words' test sentences that is right, 0 to 1: frequent words weigh more."""
+    right = sum(int(np.sum(j.gold == j.predicted)) for j in judgements)
+    return right / sum(len(j.gold) for j in judgements)
+
+
+def _notes(parts: Sequence[Fold], overall: Mix) -> list[str]:
+    chosen = "; ".join(
+        f"{', '.join(word.word for word in fold.words)}: {_layers(fold.mix)}" for fold in parts
+    )
+    return [
+        f"CoarseWSD-20: a word's vector is the mean of layers that the other half of the words "
+        f"chose on each fifth of their training sentences ({chosen}). Over all twenty words the "
+        f"choice would be {_layers(overall)}.",
+        "1NN is the nearest sense centroid by cosine; LDA has a Ledoit-Wolf-shrunk within-sense "
+        "covariance. The whitening is fitted without labels on the training sentences of the "
+        f"other half of the words. n-shot: mean ± standard deviation over {SHOT_SEEDS} draws.",
+    ]
+
+
+def _layers(mix: Mix) -> str:
+    return "+".join(map(str, mix))

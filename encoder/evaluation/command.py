@@ -1,0 +1,79 @@
+"""The command `evaluate`; also `python -m encoder.evaluation.command`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
+from pydantic_settings import CliApp, CliPositionalArg
+
+from encoder.evaluation.result import Form, Task
+
+if TYPE_CHECKING:
+    from encoder.evaluation.suite import Plan
+
+# The values of the two enumerations: the command line would show the names of their members.
+TaskName: TypeAlias = Literal["mlm", "senses", "sts", "tatoeba", "retrieval"]
+FormName: TypeAlias = Literal["torch", "fp32", "fp16", "int8"]
+
+
+class Evaluate(BaseModel):
+    """Measure a model on the benchmarks, print one table and write it on the model's card.
+
+    Only an evaluation of every task in full is written. All that was computed is thrown away.
+    """
+
+    model: CliPositionalArg[Path] = Field(description="a model directory, with a polyseme.json")
+    data: Path = Field(description="folder with sts/, parallel/, retrieval/, wsd/ and lm-eval/")
+    tasks: list[TaskName] = Field(
+        default=["mlm", "senses", "sts", "tatoeba", "retrieval"],
+        description="what to measure; repeat, or separate by commas",
+    )
+    forms: list[FormName] = Field(
+        default=["torch", "int8"],
+        description="in what the model is computed: torch (fp32), or ONNX in fp32, fp16, int8",
+    )
+    limit: PositiveInt | None = Field(
+        default=None,
+        description="a quick look at so many texts of each set; marked as partial, never written",
+    )
+    seed: NonNegativeInt = Field(default=0, description="of masks, and of draws of few examples")
+
+    def cli_cmd(self) -> None:
+        from encoder.evaluation import card, suite, table  # torch takes seconds; --help must not
+        from encoder.evaluation.data import DataMalformed, DataMissing
+        from encoder.runtime import ModelDamaged, ModelNotFound, PrecisionMissing
+
+        refusals = (
+            *(DataMissing, DataMalformed, ModelNotFound, ModelDamaged, PrecisionMissing),
+            card.CardDamaged,
+        )
+        try:
+            evaluation = suite.evaluate(self._plan())
+            print(table.text(evaluation))
+            if evaluation.partial:
+                print("Nothing was written: this is a partial evaluation.")
+                return
+            written = card.write(self.model, evaluation)
+        except refusals as error:
+            sys.exit(str(error))
+        print(f"Written: {', '.join(map(str, written))}")
+
+    def _plan(self) -> "Plan":
+        from encoder.evaluation.suite import Plan
+
+        return Plan(
+            directory=self.model,
+            data=self.data,
+            # In the order of declaration, each once, whatever the order on the command line.
+            tasks=tuple(task for task in Task if task in self.tasks),
+            forms=tuple(form for form in Form if form in self.forms),
+            limit=self.limit,
+            seed=self.seed,
+            # On a card: what a stranger types, not where our folders are.
+            command=f"polyseme-model evaluate {self.model.resolve().name} --data DIR",
+        )
+
+
+if __name__ == "__main__":
+    CliApp.run(Evaluate)

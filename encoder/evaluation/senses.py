@@ -1,0 +1,264 @@
+"""Word senses judged on CoarseWSD-20: a closed-form classifier on one word's vectors, word by word.
+
+What is chosen (the mix of layers, the whitening) is chosen on other words than it is scored on,
+and on their training sentences alone: the words, in alphabetic order, fall in turn into two
+folds, and each fold is scored with what the other one chose. No test sentence decides anything.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.evaluation.classifier import (
+    Matrix,
+    SenseClassifier,
+    Whitening,
+    discriminant,
+    nearest_centroid,
+    unit,
+)
+from encoder.evaluation.data import LabelledSentences, SenseWord
+from encoder.evaluation.scores import accuracy, macro_f1
+from encoder.evaluation.vectors import Subject, WordVectors, counting, embed_words
+
+FOLDS = 2
+SHOTS = (1, 3, 10, 30)  # examples a sense
+SHOT_SEEDS = 5
+HELD_OUT_EVERY = 5  # of a development word's training sentences, each fifth judges a mix
+
+Mix: TypeAlias = tuple[int, ...]  # layers whose mean is the word's vector
+
+
+class Rule(StrEnum):
+    """The two classifiers."""
+
+    NEAREST = "1NN"
+    DISCRIMINANT = "LDA"
+
+
+class Part(StrEnum):
+    """A vector that a sense classifier may see."""
+
+    ALONE = "alone"  # the word's static vector: the same in every sentence
+    AVERAGE = "average"  # the mean of the sentence's static vectors
+    WORD = "word"  # the word in its context, by the mix of layers
+    SENTENCE = "sentence"  # the pooled last layer
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a classifier sees: parts, each of length 1, side by side."""
+
+    name: str
+    parts: tuple[Part, ...]
+    whitened: bool = False
+
+    @property
+    def key(self) -> str:
+        """The name as it stands in the keys of scores."""
+        return self.name.replace(" + ", "+").replace(", ", "-").replace(" ", "-")
+
+
+STATIC = Features("static, averaged", (Part.AVERAGE,))
+STATIC_WHITENED = Features("static, averaged, whitened", (Part.AVERAGE,), whitened=True)
+WORD = Features("contextual", (Part.WORD,))
+WORD_WHITENED = Features("contextual, whitened", (Part.WORD,), whitened=True)
+BOTH = Features("contextual + sentence", (Part.WORD, Part.SENTENCE))
+BOTH_WHITENED = Features("contextual + sentence, whitened", BOTH.parts, whitened=True)
+ALONE = Features("static, the word alone", (Part.ALONE,))
+FEATURES = (ALONE, STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH, BOTH_WHITENED)
+FEW_SHOT_FEATURES = (STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH, BOTH_WHITENED)
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """One split of one word: what the model gives, and the senses."""
+
+    vectors: WordVectors
+    senses: NDArray[np.int64]
+
+    def part(self, part: Part, mix: Mix) -> Matrix:
+        """(n, width), rows of length 1."""
+        match part:
+            case Part.WORD:
+                rows = self.vectors.layers[list(mix)].mean(axis=0)
+            case Part.SENTENCE:
+                rows = self.vectors.sentence
+            case Part.AVERAGE:
+                rows = self.vectors.average
+            case Part.ALONE:
+                rows = self.vectors.alone
+        return unit(rows.astype(np.float64))
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word with the vectors of both splits."""
+
+    word: str
+    train: Examples
+    test: Examples
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Words to score, the mix of layers and the whitenings that other words chose."""
+
+    words: list[Word]
+    mix: Mix
+    whitenings: Mapping[Part, Whitening]
+
+    def matrix(self, examples: Examples, features: Features) -> Matrix:
+        """What the classifier sees of `examples`, (n, width of all parts)."""
+        return np.concatenate([self._part(examples, features, p) for p in features.parts], axis=1)
+
+    def _part(self, examples: Examples, features: Features, part: Part) -> Matrix:
+        rows = examples.part(part, self.mix)
+        return unit(self.whitenings[part].apply(rows)) if features.whitened else rows
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A classifier's answers for one word's test sentences."""
+
+    word: str
+    gold: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+
+    @property
+    def accuracy(self) -> float:
+        """0 to 1."""
+        return accuracy(self.gold, self.predicted)
+
+    @property
+    def macro_f1(self) -> float:
+        """0 to 1."""
+        return macro_f1(self.gold, self.predicted)
+
+
+def read_vectors(subject: Subject, words: Sequence[SenseWord], column: str) -> list[Word]:
+    """Run the model over both splits of every word.
+
+    Holds all layers of all words: 360 MB for six layers of 384 values and CoarseWSD-20.
+    """
+    total = sum(len(word.train.sentences) + len(word.test.sentences) for word in words)
+    with counting(f"CoarseWSD-20 sentences, {column}", total) as advance:
+
+        def examples(split: LabelledSentences) -> Examples:
+            vectors = embed_words(subject, split.sentences, split.spans, advance)
+            return Examples(vectors, split.senses)
+
+        return [Word(word.word, examples(word.train), examples(word.test)) for word in words]
+
+
+def mixes(layers: int) -> list[Mix]:
+    """The mixes that compete: the last four, three and two layers, all, and each by itself."""
+    tails = [tuple(range(max(1, layers - size + 1), layers + 1)) for size in (4, 3, 2)]
+    return list(dict.fromkeys([*tails, tuple(range(1, layers + 1)), *_single(layers)]))
+
+
+def _single(layers: int) -> Iterator[Mix]:
+    return ((layer,) for layer in range(layers, 0, -1))
+
+
+def choose_mix(words: Sequence[Word], layers: int) -> Mix:
+    """The mix with the best macro-F1, mean of words and of both classifiers; first of equals.
+
+    Trained on four fifths of the training sentences, judged on each fifth one.
+    """
+    return max(mixes(layers), key=lambda mix: mix_score(words, mix))
+
+
+def mix_score(words: Sequence[Word], mix: Mix) -> float:
+    """What `choose_mix` maximises, 0 to 1."""
+    scores = []
+    for word in words:
+        rows, senses = word.train.part(Part.WORD, mix), word.train.senses
+        held_out = np.arange(len(rows)) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+        for rule in Rule:
+            classifier = fit(rule, rows[~held_out], senses[~held_out])
+            scores.append(macro_f1(senses[held_out], classifier.predict(rows[held_out])))
+    return float(np.mean(scores))
+
+
+def folds(words: Sequence[Word], layers: int, chosen: Sequence[Mix] | None = None) -> list[Fold]:
+    """Split `words`, and let each half choose for the other.
+
+    chosen: mixes for the folds that an earlier run (fp32) chose, to be used here too
+    """
+    halves = [list(words[start::FOLDS]) for start in range(FOLDS)]
+    made = []
+    for number, half in enumerate(halves):
+        others = [word for other in halves if other is not half for word in other] or half
+        mix = chosen[number] if chosen else choose_mix(others, layers)
+        whitenings = {
+            part: Whitening.fit([word.train.part(part, mix) for word in others])
+            for part in (Part.WORD, Part.SENTENCE, Part.AVERAGE)
+        }
+        made.append(Fold(half, mix, whitenings))
+    return made
+
+
+def judge(fold: Fold, features: Features, rule: Rule) -> list[Judgement]:
+    """Train on all training sentences of each word, answer for all its test sentences."""
+    return [
+        Judgement(
+            word.word,
+            word.test.senses,
+            fit(rule, fold.matrix(word.train, features), word.train.senses).predict(
+                fold.matrix(word.test, features)
+            ),
+        )
+        for word in fold.words
+    ]
+
+
+def judge_few(fold: Fold, features: Features, rule: Rule, shots: int, seed: int) -> list[Judgement]:
+    """The same with `shots` training sentences a sense, drawn by `seed`; fewer of a rarer sense."""
+    judgements = []
+    for word in fold.words:
+        rows = draw(word.train.senses, shots, np.random.default_rng([seed, shots]))
+        train = fold.matrix(word.train, features)[rows]
+        classifier = fit(rule, train, word.train.senses[rows], even_priors=True)
+        predicted = classifier.predict(fold.matrix(word.test, features))
+        judgements.append(Judgement(word.word, word.test.senses, predicted))
+    return judgements
+
+
+def draw(senses: NDArray[np.int64], shots: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of `shots` examples of each sense, or of all where there are fewer."""
+    return np.concatenate(
+        [random.permutation(np.flatnonzero(senses == s))[:shots] for s in np.unique(senses)]
+    )
+
+
+def fit(
+    rule: Rule, vectors: Matrix, senses: NDArray[np.int64], *, even_priors: bool = False
+) -> SenseClassifier:
+    """Train one of the two classifiers."""
+    match rule:
+        case Rule.NEAREST:
+            return nearest_centroid(vectors, senses)
+        case Rule.DISCRIMINANT:
+            return discriminant(vectors, senses, even_priors=even_priors)
+
+
+def thinned(words: Sequence[SenseWord], limit: int | None) -> list[SenseWord]:
+    """At most `limit` sentences a split of each word, evenly spread over it."""
+    if limit is None:
+        return list(words)
+    return [SenseWord(w.word, _thin(w.train, limit), _thin(w.test, limit)) for w in words]
+
+
+def _thin(split: LabelledSentences, limit: int) -> LabelledSentences:
+    size = len(split.sentences)
+    rows = np.unique(np.linspace(0, size - 1, min(limit, size)).round().astype(int))
+    return LabelledSentences(
+        [split.sentences[row] for row in rows],
+        [split.spans[row] for row in rows],
+        split.senses[rows],
+    )

@@ -1,0 +1,61 @@
+"""Sentence vectors judged: graded similarity (STS-B) and finding translations (Tatoeba)."""
+
+from pathlib import Path
+
+import numpy as np
+
+from encoder.evaluation.data import present, read_graded_pairs, read_translations
+from encoder.evaluation.result import Score, TaskResult
+from encoder.evaluation.scores import accuracy, mining_f1, spearman
+from encoder.evaluation.vectors import Subject, embed
+
+_LASER_CODES = {"de": "deu", "fr": "fra"}
+
+
+def similarity(subject: Subject, data: Path, *, column: str, limit: int | None) -> TaskResult:
+    """Spearman's correlation of cosine and people's grades on the STS-B test set.
+
+    English must be there; German and French (DeepL's translations of it) are scored if present.
+    Raises DataMissing, DataMalformed.
+    """
+    scores, notes = [], []
+    for language in ("en", "de", "fr"):
+        file = data / "sts" / "stsb" / f"stsb-{language}-test.tsv"
+        if language != "en" and not present(file):
+            notes.append(f"STS-B {language}: not scored, {file.name} is not there")
+            continue
+        pairs = read_graded_pairs(file)
+        first, second = pairs.first[:limit], pairs.second[:limit]
+        label = f"STS-B {language}, {column}"
+        vectors = embed(subject, [*first, *second], label=label)
+        cosines = np.sum(vectors[: len(first)] * vectors[len(first) :], axis=1)
+        correlation = spearman(cosines, pairs.grades[:limit])
+        scores.append(
+            Score(
+                f"sts.{language}", f"STS-B test {language}, Spearman of cosine", 100 * correlation
+            )
+        )
+    return TaskResult(scores, notes)
+
+
+def translations(subject: Subject, data: Path, *, column: str, limit: int | None) -> TaskResult:
+    """How often the nearest sentence of the other side is the translation, on LASER's Tatoeba.
+
+    1000 pairs a language, accuracy in both directions; and MTEB's F1 from the foreign side,
+    which is what published tables show. Raises DataMissing, DataMalformed.
+    """
+    scores = []
+    for language, code in _LASER_CODES.items():
+        file = data / "parallel" / "tatoeba-laser-v1" / f"test.{code}-eng.tsv"
+        foreign, english = (side[:limit] for side in read_translations(file))
+        vectors = embed(subject, [*foreign, *english], label=f"Tatoeba {language}-en, {column}")
+        cosines = vectors[: len(foreign)] @ vectors[len(foreign) :].T  # (foreign, english)
+        right = np.arange(len(foreign))
+        forth, back = cosines.argmax(axis=1), cosines.argmax(axis=0)
+        there, here = f"{language}-en", f"en-{language}"
+        scores += [
+            Score(f"tatoeba.{there}", f"Tatoeba {there}, accuracy", 100 * accuracy(right, forth)),
+            Score(f"tatoeba.{here}", f"Tatoeba {here}, accuracy", 100 * accuracy(right, back)),
+            Score(f"tatoeba.{there}.f1", f"Tatoeba {there}, MTEB's F1", 100 * mining_f1(forth)),
+        ]
+    return TaskResult(scores)

@@ -1,0 +1,98 @@
+"""Runs the tasks over the two forms of a model: torch fp32, and the ONNX graphs that are served."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+from encoder.evaluation.coarsewsd import word_senses
+from encoder.evaluation.masked import masked_loss
+from encoder.evaluation.result import Evaluation, Form, Task, TaskResult
+from encoder.evaluation.retrieval import retrieval
+from encoder.evaluation.sentences import similarity, translations
+from encoder.evaluation.torch_model import TorchModel
+from encoder.evaluation.vectors import Subject
+from encoder.manifest import Manifest, Precision, read_manifest
+from encoder.runtime import Encoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to evaluate. limit: of each set, for a quick look; None for all of it."""
+
+    directory: Path
+    data: Path
+    tasks: tuple[Task, ...]
+    forms: tuple[Form, ...]
+    limit: int | None
+    seed: int
+    command: str
+
+
+def evaluate(plan: Plan) -> Evaluation:
+    """Run every task of `plan` for every form.
+
+    The mixes of layers that the first form chooses are used for the others too.
+    Raises ModelNotFound, ModelDamaged, PrecisionMissing, DataMissing and DataMalformed.
+    """
+    manifest = read_manifest(plan.directory)
+    subjects = {column(form): _load(plan.directory, form) for form in plan.forms}
+    results: dict[Task, dict[str, TaskResult]] = {task: {} for task in plan.tasks}
+    for task in plan.tasks:
+        for name, subject in subjects.items():
+            if task is Task.MLM and not isinstance(subject, TorchModel):
+                continue  # the served graphs have no head
+            earlier = next(iter(results[task].values()), None)
+            results[task][name] = _run(task, subject, plan, name, earlier)
+    return Evaluation(
+        model=manifest.name,
+        weights_sha256=_weights(manifest),
+        columns=tuple(subjects),
+        results=results,
+        seed=plan.seed,
+        command=plan.command,
+        partial=_partial(plan),
+    )
+
+
+def column(form: Form) -> str:
+    """The heading of a form's numbers."""
+    return "torch fp32" if form is Form.TORCH else f"onnx {form}"
+
+
+def _load(directory: Path, form: Form) -> Subject:
+    if form is Form.TORCH:
+        return TorchModel(directory)
+    return Encoder.load(directory, precision=Precision(form))
+
+
+def _run(
+    task: Task, subject: Subject, plan: Plan, name: str, earlier: TaskResult | None
+) -> TaskResult:
+    match task:
+        case Task.MLM:
+            return masked_loss(plan.directory, plan.data, limit=plan.limit, seed=plan.seed)
+        case Task.SENSES:
+            chosen = [tuple(mix) for mix in earlier.details["mixes"]] if earlier else None
+            return word_senses(
+                subject, plan.data, column=name, limit=plan.limit, seed=plan.seed, chosen=chosen
+            )
+        case Task.STS:
+            return similarity(subject, plan.data, column=name, limit=plan.limit)
+        case Task.TATOEBA:
+            return translations(subject, plan.data, column=name, limit=plan.limit)
+        case Task.RETRIEVAL:
+            return retrieval(subject, plan.data, column=name, limit=plan.limit)
+        case _:
+            assert_never(task)
+
+
+def _partial(plan: Plan) -> str:
+    left_out = [task.value for task in Task if task not in plan.tasks]
+    reasons = [f"at most {plan.limit} of each set"] if plan.limit else []
+    reasons += [f"without {', '.join(left_out)}"] if left_out else []
+    return " and ".join(reasons)
+
+
+def _weights(manifest: Manifest) -> str:
+    record = manifest.files.get("model.safetensors")
+    return record.sha256 if record else ""

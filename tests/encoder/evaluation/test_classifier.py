@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.covariance import ledoit_wolf
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics.pairwise import cosine_similarity
+
+from encoder.evaluation.classifier import (
+    Whitening,
+    discriminant,
+    nearest_centroid,
+    shrinkage,
+    unit,
+)
+
+sizes = st.tuples(st.integers(2, 60), st.integers(2, 40), st.integers(0, 10**6))
+
+
+def two_senses(n: int, width: int, seed: int = 0, apart: float = 1.0):
+    random = np.random.default_rng(seed)
+    senses = np.arange(n) % 2
+    vectors = random.normal(size=(n, width)) * np.linspace(0.2, 2, width)
+    vectors[senses == 1, 0] += apart
+    return vectors, senses
+
+
+@given(sizes)
+def test_the_shrinkage_is_scikit_learns_ledoit_wolf(size):
+    n, width, seed = size
+    vectors = np.random.default_rng(seed).normal(size=(n, width)) * np.linspace(0.5, 2, width)
+
+    share, scale = shrinkage(vectors)
+
+    covariance = (1 - share) * vectors.T @ vectors / n + share * scale * np.eye(width)
+    expected, expected_share = ledoit_wolf(vectors, assume_centered=True)
+    assert share == pytest.approx(expected_share, abs=1e-9)
+    np.testing.assert_allclose(covariance, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [6, 30, 200])  # below and above the width: two ways to solve
+def test_the_discriminant_is_the_textbooks_with_that_covariance(n):
+    vectors, senses = two_senses(n, width=20, seed=3)
+
+    rule = discriminant(vectors, senses)
+
+    means = np.stack([vectors[senses == s].mean(axis=0) for s in (0, 1)])
+    covariance, _ = ledoit_wolf(vectors - means[senses], assume_centered=True)
+    inverse = np.linalg.inv(covariance)
+    expected = vectors @ inverse @ means.T - np.sum(means @ inverse * means, axis=1) / 2
+    expected += np.log(np.bincount(senses) / n)
+    np.testing.assert_allclose(rule.scores(vectors), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_with_many_examples_it_answers_as_scikit_learns():
+    vectors, senses = two_senses(4000, width=8, seed=1)
+    unseen, _ = two_senses(1000, width=8, seed=2)
+
+    ours = discriminant(vectors, senses).predict(unseen)
+
+    theirs = LinearDiscriminantAnalysis().fit(vectors, senses).predict(unseen)
+    assert np.mean(ours == theirs) > 0.995
+
+
+def test_the_covariance_is_what_helps():
+    # The senses differ in a quiet direction; a loud one drowns it for the nearest centroid.
+    random = np.random.default_rng(0)
+    senses = np.arange(200) % 2
+    vectors = random.normal(size=(200, 2)) * [50, 1]
+    vectors[:, 1] += 6 * senses
+
+    by_centroid = nearest_centroid(vectors, senses).predict(vectors)
+    by_discriminant = discriminant(vectors, senses).predict(vectors)
+
+    assert np.mean(by_centroid == senses) < 0.8
+    assert np.mean(by_discriminant == senses) > 0.98
+
+
+def test_the_nearest_centroid_has_the_highest_cosine():
+    vectors, senses = two_senses(80, width=6)
+    unseen, _ = two_senses(40, width=6, seed=9)
+
+    ours = nearest_centroid(vectors, senses).predict(unseen)
+
+    rows = unit(vectors)
+    means = np.stack([rows[senses == s].mean(axis=0) for s in (0, 1)])
+    np.testing.assert_array_equal(ours, cosine_similarity(unseen, means).argmax(axis=1))
+
+
+def test_with_one_example_a_sense_the_nearest_wins():
+    rule = discriminant(np.array([[0.0, 0], [2, 0]]), np.array([4, 7]), even_priors=True)
+
+    assert rule.predict(np.array([[0.9, 5], [1.1, -5]])).tolist() == [4, 7]
+
+
+def test_examples_that_never_differ_but_by_rounding_are_no_division_by_zero():
+    vectors = np.full((6, 3), 0.1) + np.random.default_rng(0).normal(size=(6, 3)) * 1e-17
+
+    rule = discriminant(vectors, np.array([0, 0, 0, 0, 1, 1]))
+
+    assert rule.predict(vectors).tolist() == [0] * 6  # nothing to go by but how frequent
+
+
+def test_a_word_with_one_sense_always_has_it():
+    vectors, _ = two_senses(5, width=3)
+
+    assert set(discriminant(vectors, np.full(5, 3)).predict(vectors)) == {3}
+
+
+def test_no_examples_are_refused():
+    with pytest.raises(ValueError, match="examples"):
+        discriminant(np.empty((0, 3)), np.empty(0, dtype=np.int64))
+
+
+def test_whitened_words_vary_alike_in_every_direction():
+    random = np.random.default_rng(0)
+    mixing = random.normal(size=(4, 4))
+    words = [random.normal(size=(5000, 4)) @ mixing + 10 * word for word in range(3)]
+
+    whitening = Whitening.fit(words)
+
+    for word in words:
+        np.testing.assert_allclose(np.cov(whitening.apply(word).T), np.eye(4), atol=0.1)
+
+
+def test_a_frequent_word_does_not_outweigh_a_rare_one_in_the_whitening():
+    random = np.random.default_rng(0)
+    wide, narrow = random.normal(size=(300, 2)) * [4, 1], random.normal(size=(300, 2)) * [1, 4]
+
+    once = Whitening.fit([wide, narrow])
+    repeated = Whitening.fit([np.tile(wide, (20, 1)), narrow])
+
+    np.testing.assert_allclose(repeated.matrix, once.matrix, rtol=0.1, atol=0.02)
+
+
+def test_a_whitening_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="fitted"):
+        Whitening.fit([])

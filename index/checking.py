@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from index import database
 from index.errors import DataDamaged
 from index.records import Reader, field_rows
 
@@ -33,12 +34,11 @@ class Finding:
 
 def check_database(reader: Reader, path: Path) -> Iterator[Finding]:
     """What is wrong with the database that `reader` reads, in one transaction of its own."""
-    problems = list(_structure(reader.connection))
-    yield from (Finding(Part.DATABASE, path, problem) for problem in problems)
-    if problems:
-        return  # what follows would stumble over the same damage
-    for problem in _documents(reader):
-        yield Finding(Part.DATABASE, path, problem)
+    for look in (_structure, _documents):
+        problems = list(look(reader))
+        yield from (Finding(Part.DATABASE, path, problem) for problem in problems)
+        if problems:
+            return  # what follows would stumble over the same damage
     for problem in _derived(reader):
         yield Finding(Part.DERIVED, path, problem)
 
@@ -48,16 +48,16 @@ def check_words(connection: sqlite3.Connection, path: Path) -> Iterator[Finding]
     try:
         # Rank 1 makes it compare with the documents' texts too (sqlite.org/fts5.html, 6.4).
         connection.execute("INSERT INTO lexical (lexical, rank) VALUES ('integrity-check', 1)")
-    except sqlite3.DatabaseError as error:
+    except database.ERRORS as error:
         yield Finding(Part.DERIVED, path, f"the words of the documents are not in order: {error}")
 
 
-def _structure(connection: sqlite3.Connection) -> Iterator[str]:
+def _structure(reader: Reader) -> Iterator[str]:
     try:
-        for (line,) in connection.execute(f"PRAGMA integrity_check({FINDINGS_MAX})"):
+        for (line,) in reader.connection.execute(f"PRAGMA integrity_check({FINDINGS_MAX})"):
             if line != "ok":
                 yield line
-    except sqlite3.DatabaseError as error:
+    except database.ERRORS as error:
         yield str(error)
 
 
@@ -68,7 +68,7 @@ def _documents(reader: Reader) -> Iterator[str]:
         for row in _rows(connection, f"SELECT row FROM {table} ORDER BY row"):
             try:
                 read([row])
-            except (DataDamaged, sqlite3.DatabaseError) as damage:
+            except (DataDamaged, *database.ERRORS) as damage:
                 yield str(damage)
     for one, other in (("documents", "vectors"), ("vectors", "documents")):
         for row in _rows(connection, f"SELECT row FROM {one} EXCEPT SELECT row FROM {other}"):

@@ -127,8 +127,6 @@ class Collection:
             rest = np.setdiff1d(rest, part.rows, assume_unique=True)
             sound.append(replace(part, alive=alive))
         found = self._writing.vectors(rest.tolist())
-        if len(found) < len(rest):
-            raise DataDamaged(self._path, f"{len(rest) - len(found)} documents have no vector")
         vectors = np.empty((len(rest), self.spec.dimensions), np.float32)
         for i, row in enumerate(rest.tolist()):
             vectors[i] = found[row]

@@ -34,6 +34,9 @@ WAL_BYTES_KEPT = 64 * 1024 * 1024  # a larger write-ahead log is truncated after
 CACHE_KIB = 16 * 1024  # of each connection
 BUSY_MS = 10_000  # nobody else writes; only a checkpoint can hold the file for a moment
 
+# The second when damaged text is part of an error's message.
+ERRORS = (sqlite3.Error, UnicodeDecodeError)
+
 CONNECTION = sqlite3.Connection  # a test puts one here that fails when it is told to
 
 TABLES = """
@@ -129,6 +132,8 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _translation(error, path) from error
+    except UnicodeDecodeError as error:
+        raise DataDamaged(path, f"what should be text is not: {error}") from error
 
 
 def _translation(error: sqlite3.Error, path: Path) -> DiskFull | DataDamaged | StorageFailed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -118,30 +118,34 @@ class Reader:
         return map(self._record, cursor)
 
     def by_rows(self, rows: Iterable[int]) -> dict[int, Record]:
-        """The records with these row numbers, as far as they exist."""
-        return {
-            record.row: record
-            for chunk in _chunks(rows)
-            for record in self.select(f"row IN ({_marks(chunk)})", chunk)
-        }
+        """The records with these row numbers. Raises DataDamaged when one is missing."""
+        found: dict[int, Record] = {}
+        for chunk in _chunks(rows):
+            found.update({r.row: r for r in self.select(f"row IN ({_marks(chunk)})", chunk)})
+            self._check_found(chunk, found, "document")
+        return found
 
     def ids(self, rows: Iterable[int]) -> dict[int, str]:
-        """The ids of these rows, without reading their texts."""
-        return {
-            row: id
-            for chunk in _chunks(rows)
-            for row, id in self.connection.execute(
-                f"SELECT row, id FROM documents WHERE row IN ({_marks(chunk)})", chunk
-            )
-        }
+        """The ids of these rows, without reading their texts. Raises DataDamaged likewise."""
+        found: dict[int, str] = {}
+        for chunk in _chunks(rows):
+            sql = f"SELECT row, id FROM documents WHERE row IN ({_marks(chunk)})"
+            found.update(self.connection.execute(sql, chunk))
+            self._check_found(chunk, found, "document")
+        return found
 
     def vectors(self, rows: Iterable[int]) -> dict[int, NDArray[np.float32]]:
-        """The vectors of these rows, as far as they exist."""
-        return {
-            row: vector
-            for chunk in _chunks(rows)
-            for row, vector in self.vectors_where(f"row IN ({_marks(chunk)})", chunk)
-        }
+        """The vectors of these rows. Raises DataDamaged likewise."""
+        found: dict[int, NDArray[np.float32]] = {}
+        for chunk in _chunks(rows):
+            found.update(self.vectors_where(f"row IN ({_marks(chunk)})", chunk))
+            self._check_found(chunk, found, "vector")
+        return found
+
+    def _check_found(self, rows: Sequence[int], found: Mapping[int, object], what: str) -> None:
+        for row in rows:
+            if row not in found:
+                raise DataDamaged(self._path, f"the {what} of row {row} is missing")
 
     def vectors_where(
         self, condition: str, parameters: Sequence[object]
@@ -154,8 +158,10 @@ class Reader:
 
     def all_rows(self) -> NDArray[np.int64]:
         """Every document's row number, rising."""
-        cursor = self.connection.execute("SELECT row FROM documents")
-        return np.sort(np.fromiter((row for (row,) in cursor), dtype=np.int64))
+        found = [row for (row,) in self.connection.execute("SELECT row FROM documents")]
+        if not all(isinstance(row, int) for row in found) or len(set(found)) < len(found):
+            raise DataDamaged(self._path, "its row numbers are not in order")
+        return np.sort(np.array(found, np.int64))
 
     def _record(self, columns: tuple[object, ...]) -> Record:
         row, id, sequence, created_at, updated_at, crc, metadata, text = columns

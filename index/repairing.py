@@ -71,7 +71,7 @@ def salvage(path: Path, target: Path, spec: CollectionSpec) -> Repair:
         database.create(target, values)
         _copy_rows(reader, rows, target, repair, int(meta.get("sequence", 0)))
     finally:
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*database.ERRORS):
             connection.close()
     return repair
 
@@ -100,17 +100,16 @@ def _copy_rows(
 def _whole(reader: Reader, row: int) -> Record | None:
     """The record, if it and its vector can be read and their checksums are right."""
     try:
-        record = reader.by_rows([row]).get(row)
-        vector = reader.vectors([row]).get(row)
-    except (DataDamaged, sqlite3.Error):
+        reader.vectors([row])
+        return reader.by_rows([row])[row]
+    except (DataDamaged, *database.ERRORS):
         return None
-    return None if vector is None else record
 
 
 def _name(reader: Reader, row: int) -> str:
     try:
-        return reader.ids([row]).get(row, f"row {row}")
-    except sqlite3.Error:
+        return reader.ids([row])[row]
+    except (DataDamaged, *database.ERRORS):
         return f"row {row}"
 
 
@@ -127,14 +126,14 @@ def _all_rows(connection: sqlite3.Connection) -> Iterator[int]:
             for (row,) in connection.execute(sql):
                 if isinstance(row, int):
                     yield row
-        except sqlite3.Error:
+        except database.ERRORS:
             continue
 
 
 def _readable_meta(connection: sqlite3.Connection) -> dict[str, float]:
     try:
         found = connection.execute("SELECT key, value FROM meta").fetchall()
-    except sqlite3.Error:
+    except database.ERRORS:
         return {}
     return {key: value for key, value in found if isinstance(value, int | float)}
 

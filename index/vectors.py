@@ -115,6 +115,7 @@ def build(
         index = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_8bit, METRIC)
     else:
         index = faiss.IndexPQFastScan(width, width // 2, 4, METRIC)
+        index.pq.cp.min_points_per_centroid = 1  # it would print a warning below 39
     step = max(1, count // SCAN_TRAINING_VECTORS)
     index.train(np.ascontiguousarray(vectors[::step]))
     for start in range(0, count, ADD_VECTORS):

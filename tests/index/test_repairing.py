@@ -1,0 +1,177 @@
+"""Damage to the database: it is named, nothing else suffers, and repair saves what is whole."""
+
+import random
+import shutil
+import sqlite3
+
+import pytest
+
+from index.checking import Part
+from index.documents import Query, SearchMode
+from index.errors import DataDamaged, ReadOnly, StoreError
+from index.filter import Equal
+from index.spec import CollectionSpec
+from index.store import Store
+
+DATABASE = "collections/fruit/documents.sqlite3"
+
+
+@pytest.fixture
+def directory(tmp_path, settings, spec, documents):
+    """A closed data directory with 200 documents in "fruit" and 3 in "other"."""
+    with Store.open(tmp_path / "data", settings) as store:
+        collection = store.create(spec)
+        collection.upsert(documents(200))
+        collection.wait_for_builds()
+        store.create(CollectionSpec(name="other", dimensions=8)).upsert(documents(3))
+    return tmp_path / "data"
+
+
+def execute(path, sql, *parameters):
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(sql, parameters)
+    connection.close()
+
+
+def everything(collection, documents):
+    """All answers of a collection, for comparison with what went in."""
+    ids = [f"d{i}" for i in range(200)]
+    dense = Query(vector=documents(1, seed=3)[0].vector, k=200, exact=True)
+    words = Query(mode=SearchMode.LEXICAL, text="odd", k=200)
+    return (
+        [(d.id, d.text, d.metadata, d.vector.tobytes()) for d in collection.get(ids) if d],
+        [(h.id, h.score) for h in collection.search(dense).hits],
+        [(h.id, h.score) for h in collection.search(words).hits],
+        [d.id for d in collection.list(page_size=1000, filter=Equal("parity", 1)).documents],
+    )
+
+
+def test_a_flipped_bit_in_a_document_is_noticed_and_stops_writes(directory, settings, documents):
+    execute(directory / DATABASE, "UPDATE documents SET text = 'forged' WHERE id = 'd7'")
+
+    with Store.open(directory, settings) as store:
+        collection = store.collection("fruit")
+        with pytest.raises(DataDamaged, match="document 'd7'"):
+            collection.get(["d7"])
+        with pytest.raises(ReadOnly):
+            collection.upsert(documents(1))
+        assert collection.state == "read_only"
+        assert collection.get(["d8"])[0].id == "d8"
+        store.collection("other").upsert(documents(4))
+
+
+def test_repair_saves_what_is_whole_and_names_what_is_lost(directory, settings, documents):
+    execute(directory / DATABASE, "UPDATE documents SET text = 'forged' WHERE id = 'd7'")
+    execute(
+        directory / DATABASE,
+        "UPDATE vectors SET vector = zeroblob(32) WHERE row = (SELECT row FROM documents"
+        " WHERE id = 'd9')",
+    )
+
+    with Store.open(directory, settings) as store:
+        repair = store.repair("fruit")
+
+        collection = store.collection("fruit")
+        assert sorted(repair.lost) == ["d7", "d9"]
+        assert repair.kept_documents == collection.documents_count == 198
+        assert collection.state == "ready"
+        assert collection.check() == []
+        assert collection.upsert(documents(10)).inserted == 2
+        assert len(list(collection.directory.glob("damaged-*/documents.sqlite3"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "part"),
+    [
+        ("DELETE FROM fields WHERE row = 5", Part.DERIVED),
+        ("INSERT INTO fields VALUES ('parity', 'n', 1, 999)", Part.DERIVED),
+        ("UPDATE fields SET value = 77 WHERE path = 'n' AND row = 3", Part.DERIVED),
+        ("INSERT INTO lexical (lexical) VALUES ('delete-all')", Part.DERIVED),
+        ("INSERT INTO lexical (rowid, text) VALUES (3, 'forged')", Part.DERIVED),
+        ("DELETE FROM vectors WHERE row = 5", Part.DATABASE),
+    ],
+)
+def test_check_finds_what_repair_mends(directory, settings, documents, sql, part):
+    with Store.open(directory, settings) as store:
+        before = everything(store.collection("fruit"), documents)
+    execute(directory / DATABASE, sql)
+
+    with Store.open(directory, settings) as store:
+        assert part in {finding.part for finding in store.collection("fruit").check()}
+        repair = store.repair("fruit")
+        assert store.collection("fruit").check() == []
+        if not repair.lost:
+            assert everything(store.collection("fruit"), documents) == before
+
+
+def test_a_file_that_is_no_database_is_named_and_the_rest_is_served(directory, settings, documents):
+    (directory / DATABASE).write_bytes(b"rubbish" * 1000)
+
+    with Store.open(directory, settings) as store:
+        with pytest.raises(DataDamaged, match="not a database"):
+            store.collection("fruit")
+        assert list(store.damaged) == ["fruit"]
+        assert store.collection("other").documents_count == 3
+
+        repair = store.repair("fruit")
+        assert repair.salvaged
+        assert store.collection("fruit").upsert(documents(1)).inserted == 1
+
+
+@pytest.mark.parametrize("step", ["database", "log"])
+def test_an_interrupted_repair_is_completed_when_opening(directory, settings, step):
+    """The new database is complete; the process dies while it takes the old one's place."""
+    path = directory / DATABASE
+    shutil.copyfile(path, path.with_name("documents.sqlite3.repaired"))
+    path.with_name("documents.sqlite3-wal").write_bytes(b"an old log")
+    path.unlink()
+    if step == "log":
+        path.with_name("documents.sqlite3-wal").unlink()
+
+    with Store.open(directory, settings) as store:
+        assert store.collection("fruit").documents_count == 200
+        assert store.collection("fruit").check() == []
+
+
+@pytest.mark.parametrize("rounds", [12, pytest.param(150, marks=pytest.mark.slow)])
+def test_no_flipped_or_lost_bytes_make_a_wrong_answer_that_check_does_not_find(
+    directory, settings, documents, tmp_path, rounds
+):
+    """Each answer is right, or an error that says so, or check names the file; then repair
+    leaves a sound collection of documents that were there."""
+    with Store.open(directory, settings) as store:
+        before = everything(store.collection("fruit"), documents)
+    whole = {found[0]: found for found in before[0]}
+    rng = random.Random(rounds)
+    for round in range(rounds):
+        damaged = tmp_path / f"damaged{round}"
+        shutil.copytree(directory, damaged)
+        path = damaged / DATABASE
+        data = bytearray(path.read_bytes())
+        if round % 4:
+            for _ in range(rng.choice([1, 1, 20])):
+                data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        else:
+            data = data[: rng.randrange(len(data))]
+        path.write_bytes(data)
+
+        with Store.open(damaged, settings) as store:
+            assert store.collection("other").documents_count == 3
+            named = bool(store.damaged)
+            if not named:
+                collection = store.collection("fruit")
+                try:
+                    right = everything(collection, documents) == before
+                except StoreError:
+                    right = False
+                named = bool(collection.check())
+                assert right or named
+            if named:
+                store.repair("fruit")
+                collection = store.collection("fruit")
+                assert collection.check() == []
+                for document in collection.list(page_size=1000, with_vectors=True).documents:
+                    kept = (document.id, document.text, document.metadata)
+                    assert (*kept, document.vector.tobytes()) == whole[document.id]
+        shutil.rmtree(damaged)

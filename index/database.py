@@ -7,6 +7,7 @@ documents.sqlite3 (WAL, synchronous=FULL) is the log of record; all else is made
     vectors    row, vector (float32, little-endian, dimensions of them), crc
     fields     path, kind, value, row: each metadata value, for filters (index/fields.py)
     lexical    FTS5 over documents.text, which it does not store again
+    words      how many documents have a word, read from FTS5's own tables
     requests   number, request_id, digest, created_at, result (JSON)
 
 A row number is never used twice: replacing a document deletes its row and makes a new one. So
@@ -58,6 +59,8 @@ CREATE TABLE requests (
 CREATE INDEX requests_by_age ON requests (created_at);
 """
 
+WORDS_TABLE = "CREATE VIRTUAL TABLE words USING fts5vocab (lexical, row);"
+
 LEXICAL_TABLE = f"""
 CREATE VIRTUAL TABLE lexical USING fts5 (
     text, content = 'documents', content_rowid = 'row', tokenize = '{TOKENIZER}'
@@ -102,7 +105,7 @@ def create(path: Path, meta: dict[str, object]) -> None:
         connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
-        connection.executescript(f"BEGIN; {TABLES} {LEXICAL_TABLE}")
+        connection.executescript(f"BEGIN; {TABLES} {LEXICAL_TABLE} {WORDS_TABLE}")
         values = {"format": FORMAT, **meta}
         connection.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
         connection.execute("COMMIT")

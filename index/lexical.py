@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 TOKENIZER = "unicode61 remove_diacritics 2"
 
@@ -71,13 +72,14 @@ def terms(text: str) -> Iterator[Term]:
         yield Term(word, start, len(text))
 
 
-def match_expression(text: str, terms_max: int) -> str:
-    """An FTS5 query for any word of `text`; empty if it has none.
+def query_words(text: str, words_max: int) -> list[str]:
+    """The different words of a query, folded, in order; what is beyond `words_max` is dropped."""
+    return list(islice(dict.fromkeys(term.word for term in terms(text)), words_max))
 
-    Each word is quoted, so nothing in `text` can be taken for an operator.
-    """
-    words = dict.fromkeys(term.word for term in terms(text) if term.word)
-    return " OR ".join(f'"{word}"' for word in list(words)[:terms_max])
+
+def match_expression(words: Sequence[str]) -> str:
+    """An FTS5 query for any of `words`; each is quoted, so that none can be an operator."""
+    return " OR ".join(f'"{word}"' for word in words)
 
 
 def highlights(query: str, text: str) -> list[tuple[int, int]]:

@@ -13,7 +13,7 @@ from index.documents import Hit, Query, SearchMode, SearchResult
 from index.filter import Filter, matches
 from index.filter_sql import Parameters, rows_sql
 from index.fusion import reciprocal_rank_fusion
-from index.lexical import match_expression
+from index.lexical import match_expression, query_words
 from index.reading import View
 from index.settings import StoreSettings
 
@@ -169,9 +169,29 @@ class Search:
     # The lexical side
 
     def _lexical(self, k: int) -> Side:
-        expression = match_expression(self._query.text or "", self._settings.query_terms_max)
-        if not expression:
-            return NO_SIDE
+        """The k best by bm25. Very common words count only when the others find fewer than k:
+        they say little, and ranking all that has them takes most of the time."""
+        words = query_words(self._query.text or "", self._settings.query_terms_max)
+        telling = self._without_common(words)
+        found = self._ranked(telling, k)
+        if len(found) < k and len(telling) < len(words):
+            found = self._ranked(words, k)
+        return Side(found, len(found), exact=True)
+
+    def _without_common(self, words: list[str]) -> list[str]:
+        documents = self._view.generation.live
+        if documents < self._settings.common_words_documents_min:
+            return words
+        frequent = self._settings.common_words_share * documents
+        sql = "SELECT doc FROM words WHERE term = ?"
+        counts = [self._view.reader.connection.execute(sql, (word,)).fetchone() for word in words]
+        return [
+            word for word, count in zip(words, counts, strict=True) if (count or (0,))[0] < frequent
+        ]
+
+    def _ranked(self, words: list[str], k: int) -> list[Scored]:
+        if not words:
+            return []
         condition = ""
         parameters: Parameters = []
         if self._query.filter is not None:
@@ -179,10 +199,9 @@ class Search:
             # The plus keeps FTS5 from running the whole match once for each row.
             condition = f"AND +rowid IN ({sql})"
         cursor = self._view.reader.connection.execute(
-            LEXICAL.format(condition=condition), (expression, *parameters, k - 1, k)
+            LEXICAL.format(condition=condition), (match_expression(words), *parameters, k - 1, k)
         )
-        found = [Scored(row, id, score) for row, id, score in cursor]
-        return Side(found, len(found), exact=True)
+        return [Scored(row, id, score) for row, id, score in cursor]
 
     def _with_documents(self, hits: list[tuple[int, Hit]]) -> list[Hit]:
         if not self._query.with_documents:

@@ -28,6 +28,10 @@ class StoreSettings:
     filter_depth_max: int = 16
     filter_terms_max: int = 256  # leaves of a filter, values of its lists included
     batch_queries_max: int = 1_000  # queries in one search_batch
+    # In larger collections a word that this share of the documents has is looked up only when
+    # the other words of the query find fewer than k.
+    common_words_documents_min: int = 10_000
+    common_words_share: float = 0.1
 
     # Idempotence: older request ids are forgotten, and a retry then counts as a new call.
     request_ids_max: int = 100_000

@@ -1,3 +1,4 @@
+import dataclasses
 import sqlite3
 
 import pytest
@@ -6,7 +7,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from index.documents import Query, SearchMode
-from index.lexical import TOKENIZER, highlights, match_expression, terms
+from index.lexical import TOKENIZER, highlights, match_expression, query_words, terms
+from index.store import Store
 
 characters = st.characters(codec="utf-8", exclude_characters="\0") | st.sampled_from(
     "e\u0301\u0308\u0305АБαβΩשלוםحरूף漢字がか한글🍎Ǡǡǖİıßſ "
@@ -58,7 +60,22 @@ def test_no_text_is_a_malformed_query(collection, documents, text):
 
 
 def test_a_query_has_a_limit_of_terms():
-    assert match_expression("a b c d", terms_max=2) == '"a" OR "b"'
+    assert match_expression(query_words("a b A c d", words_max=2)) == '"a" OR "b"'
+
+
+def test_common_words_count_when_the_others_find_too_few(tmp_path, spec, settings, documents):
+    eager = dataclasses.replace(settings, common_words_documents_min=10, common_words_share=0.3)
+    with Store.open(tmp_path / "eager", eager) as store:
+        collection = store.create(spec)
+        collection.upsert(documents(40))
+
+        few = collection.search(Query(mode=SearchMode.LEXICAL, text="number 7", k=1))
+        many = collection.search(Query(mode=SearchMode.LEXICAL, text="number 7", k=40))
+        common = collection.search(Query(mode=SearchMode.LEXICAL, text="number is", k=5))
+
+    assert [hit.id for hit in few.hits] == ["d7"]
+    assert many.hits[0].id == "d7"
+    assert (len(many.hits), len(common.hits)) == (40, 5)
 
 
 def test_highlights_ignore_case_and_diacritics():

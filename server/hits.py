@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from polyseme.v1 import document_pb2, search_pb2
 
 from index.documents import Hit, SearchMode, SearchResult
@@ -38,9 +39,15 @@ def kept(result: SearchResult, sought: Sought, wanted: Wanted) -> list[Hit]:
     hits = [
         hit
         for hit in result.hits
-        if hit.id != sought.excluded and (wanted.score_min is None or hit.score >= wanted.score_min)
+        if hit.id != sought.excluded
+        and (wanted.score_min is None or as_sent(hit.score) >= wanted.score_min)
     ]
     return hits[: wanted.k]
+
+
+def as_sent(score: float) -> float:
+    """The score as the caller reads it: a float32. It is given back as a limit."""
+    return float(np.float32(score))
 
 
 def response_to(

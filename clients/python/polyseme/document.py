@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import struct_pb2
 from numpy.typing import ArrayLike
+
 from polyseme import collection as collection_
 from polyseme import methods
 from polyseme.batches import Load, pieces
@@ -106,13 +107,29 @@ def document_from(message: document_pb2.Document) -> Document:
     return Document(
         id=message.id,
         text=message.text,
-        metadata=json_format.MessageToDict(message.metadata),
+        metadata={key: _json_from(value) for key, value in message.metadata.fields.items()},
         vector=vector_array(message.vector) if message.HasField("vector") else None,
         vector_fingerprint=message.vector_fingerprint,
         sequence=message.sequence,
         create_time=_time(message, "create_time"),
         update_time=_time(message, "update_time"),
     )
+
+
+def _json_from(value: struct_pb2.Value) -> Any:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            return int(number) if number.is_integer() else number
+        case "struct_value":
+            return {key: _json_from(v) for key, v in value.struct_value.fields.items()}
+        case "list_value":
+            return [_json_from(v) for v in value.list_value.values]
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+    return None
 
 
 def _time(

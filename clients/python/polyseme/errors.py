@@ -39,6 +39,7 @@ class Failure:
     resource: str = ""  # what was not found or exists already
     request_id: str = ""  # the server's log knows the call by it
     retry_after_s: float | None = None
+    sent: bool = True  # False: wrong before it was sent
 
 
 class PolysemeError(Exception):
@@ -199,7 +200,7 @@ def make(failure: Failure) -> PolysemeError:
 def invalid(field: str, problem: str) -> InvalidRequest:
     """A request that is wrong before it is sent."""
     violation = FieldViolation(field, problem)
-    return InvalidRequest(Failure(code="INVALID_ARGUMENT", violations=(violation,)))
+    return InvalidRequest(Failure(code="INVALID_ARGUMENT", violations=(violation,), sent=False))
 
 
 def from_rpc(error: grpc.RpcError, target: str) -> PolysemeError:
@@ -245,6 +246,7 @@ def renamed(error: PolysemeError, names: Mapping[str, str], offset: int = 0) -> 
 
 
 def _renamed_field(field: str, names: Mapping[str, str], offset: int) -> str:
+    field = field.removeprefix("options.")  # keyword arguments here
     if match := _ITEM.match(field):
         name = match["list"]
         index = int(match["index"]) + (offset if name in names else 0)

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from polyseme import methods
 from polyseme.batches import Load, pieces
 from polyseme.document import Document, document_from
@@ -165,7 +166,10 @@ def search(
         options=_options_message(**options),
         priority=priority_number(priority),
     )
-    return _result_from((yield from call(budget, methods.SEARCH, request)))
+    try:
+        return _result_from((yield from call(budget, methods.SEARCH, request)))
+    except PolysemeError as error:
+        raise renamed(error, {}) from error
 
 
 def search_many(

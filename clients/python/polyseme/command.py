@@ -1,0 +1,20 @@
+"""The `polyseme` command; the terminal's part comes with `pip install 'polyseme[cli]'`."""
+
+import importlib.util
+import sys
+
+
+def main() -> None:
+    """Run the command, or say in one sentence what it lacks."""
+    missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(
+            f"polyseme: the command needs {' and '.join(missing)}: pip install 'polyseme[cli]'"
+        )
+    from polyseme.cli.app import run  # only now: it imports what was just looked for
+
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

@@ -38,6 +38,7 @@ class LimitExceeded(RequestInvalid):
         super().__init__(field, f"{given} {unit}; the limit is {limit}")
         self.given = given
         self.limit = limit
+        self.unit = unit
 
 
 class TextTooLong(RequestInvalid):

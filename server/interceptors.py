@@ -1,11 +1,13 @@
 """What surrounds every call: request id, admission, deadline, errors, metrics, one log line."""
 
+from __future__ import annotations
+
 import asyncio
 import logging
 import re
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -32,7 +34,7 @@ _REQUEST_ID_OK = re.compile(r"[\x21-\x7e]{1,64}")
 # header limit, 8 KiB by default in gRPC core.
 MESSAGE_CHARACTERS_MAX = 1024
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Parse = Callable[[bytes], Message]
 
 

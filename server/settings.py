@@ -115,6 +115,10 @@ class Settings(BaseSettings):
         default=65_536, description="bytes of a document's metadata as JSON"
     )
     id_bytes_max: PositiveInt = Field(default=512, description="UTF-8 bytes of a document's id")
+    disk_free_bytes_min: NonNegativeInt = Field(
+        default=64 * MIB,
+        description="free bytes below which writes get RESOURCE_EXHAUSTED; reads go on",
+    )
     calls_max: PositiveInt = Field(
         default=1024, description="calls running before new ones get RESOURCE_EXHAUSTED"
     )

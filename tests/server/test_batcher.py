@@ -1,0 +1,330 @@
+"""The rule with random queues and no event loop; the shell with a model made of events."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.batcher import (
+    PADDING_SHARE_MAX,
+    Batcher,
+    Caller,
+    Lane,
+    Pending,
+    run_around,
+    take_batch,
+)
+from server.errors import DeadlinePassed, Draining, LimitExceeded, QueueFull
+
+NEVER = None  # an answer's future; the rule does not look at it
+
+
+def pending(position, tokens, *, lane=Lane.INTERACTIVE, kind=None, due=0.0, caller=None):
+    return Pending(position, tokens, lane, kind, due, caller or Caller(1, NEVER), position)
+
+
+queues = st.lists(
+    st.tuples(
+        st.integers(1, 60),
+        st.sampled_from(Lane),
+        st.sampled_from([None, (1,), (1, 2)]),
+        st.floats(0, 10),
+        st.booleans(),
+    ),
+    max_size=60,
+)
+
+
+def queue_of(rows):
+    waiting = [
+        pending(position, tokens, lane=lane, kind=kind, due=due)
+        for position, (tokens, lane, kind, due, _) in enumerate(rows)
+    ]
+    for item, (*_, gone) in zip(waiting, rows, strict=True):
+        item.caller.gone = gone
+    return waiting
+
+
+def drain(waiting, tokens_max):
+    batches, dropped = [], []
+    while waiting:
+        taken = take_batch(waiting, tokens_max, now=0.0)
+        assert taken.batch or not taken.left
+        batches.append(taken.batch)
+        dropped += taken.dropped
+        waiting = taken.left
+    return [batch for batch in batches if batch], dropped
+
+
+@given(rows=queues, tokens_max=st.integers(1, 300))
+def test_every_text_travels_once_unless_its_caller_has_gone(rows, tokens_max):
+    waiting = queue_of(rows)
+
+    batches, dropped = drain(waiting, tokens_max)
+
+    travelled = [p.item for batch in batches for p in batch]
+    assert sorted(travelled) == [p.item for p in waiting if not p.caller.gone]
+    assert sorted(p.item for p in dropped) == [p.item for p in waiting if p.caller.gone]
+
+
+@given(rows=queues, tokens_max=st.integers(1, 300))
+def test_a_batch_fits_the_budget_or_holds_a_single_text(rows, tokens_max):
+    batches, _ = drain(queue_of(rows), tokens_max)
+
+    for batch in batches:
+        padded = len(batch) * max(p.tokens for p in batch)
+        assert padded <= tokens_max or len(batch) == 1
+        assert padded - sum(p.tokens for p in batch) <= tokens_max * PADDING_SHARE_MAX
+
+
+@given(rows=queues, tokens_max=st.integers(1, 300))
+def test_a_batch_is_of_one_lane_and_one_kind_and_holds_what_is_due_first(rows, tokens_max):
+    waiting = [p for p in queue_of(rows) if not p.caller.gone]
+    while waiting:
+        taken = take_batch(waiting, tokens_max, now=0.0)
+
+        assert len({(p.lane, p.kind) for p in taken.batch}) == 1
+        assert min(p.due for p in waiting) == min(p.due for p in taken.batch)
+        waiting = taken.left
+
+
+@given(lengths=st.lists(st.integers(1, 50), min_size=1, max_size=50), data=st.data())
+def test_a_run_cannot_grow_any_further(lengths, data):
+    lengths.sort()
+    at = data.draw(st.integers(0, len(lengths) - 1))
+    tokens_max = data.draw(st.integers(1, 500))
+
+    run = run_around(lengths, at, tokens_max)
+
+    assert run.start <= at < run.stop
+    for low, high in ((run.start - 1, run.stop), (run.start, run.stop + 1)):
+        if low >= 0 and high <= len(lengths):
+            padded = lengths[high - 1] * (high - low)
+            too_large = padded > tokens_max
+            too_empty = padded - sum(lengths[low:high]) > tokens_max * PADDING_SHARE_MAX
+            assert too_large or too_empty
+
+
+def test_texts_of_one_length_fill_the_budget():
+    waiting = [pending(i, 10) for i in range(100)]
+
+    taken = take_batch(waiting, 400, now=0.0)
+
+    assert len(taken.batch) == 40
+
+
+def test_a_text_whose_deadline_has_passed_is_dropped():
+    late = pending(0, 10, caller=Caller(1, NEVER, deadline=5.0))
+    in_time = pending(1, 10, caller=Caller(1, NEVER, deadline=7.0))
+
+    taken = take_batch([late, in_time], 100, now=6.0)
+
+    assert [p.item for p in taken.batch] == [1]
+    assert [p.item for p in taken.dropped] == [0]
+
+
+class Model:
+    """Doubles numbers; waits for `free` first, so that a test decides when it is done."""
+
+    def __init__(self):
+        self.free = threading.Event()
+        self.free.set()
+        self.batches = []
+
+    def compute(self, kind, items):
+        self.batches.append((kind, list(items)))
+        assert self.free.wait(10)
+        if "poison" in items:
+            raise ZeroDivisionError("the model failed")
+        return [item * 2 for item in items]
+
+
+@pytest.fixture
+def model():
+    return Model()
+
+
+@pytest.fixture
+async def batcher(model):
+    batcher = Batcher(
+        model.compute,
+        lambda item: item if isinstance(item, int) else 1,
+        tokens_max=100,
+        queue_max=10,
+        bulk_age_s_max=0.2,
+    )
+    yield batcher
+    model.free.set()
+    await batcher.close()
+
+
+def submit(batcher, items, lane=Lane.INTERACTIVE, **more):
+    return asyncio.create_task(batcher.submit(items, kind=None, lane=lane, **more))
+
+
+async def busy(batcher, model):
+    """Keep the model at a first text until `model.free` is set."""
+    model.free.clear()
+    first = submit(batcher, [1])
+    while not model.batches:
+        await asyncio.sleep(0.001)
+    return first
+
+
+async def test_answers_come_in_the_order_of_the_items(batcher):
+    computed = await submit(batcher, [5, 50, 1, 7])
+
+    assert computed.results == [10, 100, 2, 14]
+    assert computed.compute_s > 0
+
+
+async def test_no_items_are_answered_at_once(batcher):
+    computed = await submit(batcher, [])
+
+    assert computed.results == []
+
+
+async def test_what_waits_while_the_model_is_busy_travels_together(batcher, model):
+    first = await busy(batcher, model)
+    others = [submit(batcher, [number]) for number in (10, 11, 12)]
+    await asyncio.sleep(0.01)
+    model.free.set()
+    await asyncio.gather(first, *others)
+
+    assert [sorted(items) for _, items in model.batches] == [[1], [10, 11, 12]]
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back(batcher, model):
+    first = await busy(batcher, model)
+    waiting = submit(batcher, [1] * 10)
+    await asyncio.sleep(0.01)
+
+    with pytest.raises(QueueFull) as refusal:
+        await submit(batcher, [1])
+
+    assert refusal.value.waiting == refusal.value.limit == 10
+    assert 0 < refusal.value.retry_after_s <= 30
+    model.free.set()
+    await asyncio.gather(first, waiting)
+
+
+async def test_a_patient_caller_waits_for_room(batcher, model):
+    first = await busy(batcher, model)
+    waiting = submit(batcher, [1] * 10)
+    await asyncio.sleep(0.01)
+    patient = submit(batcher, [2, 3], patient=True)
+    await asyncio.sleep(0.01)
+    assert not patient.done()
+
+    model.free.set()
+
+    assert (await patient).results == [4, 6]
+    await asyncio.gather(first, waiting)
+
+
+async def test_a_call_that_could_never_fit_is_refused_for_good(batcher):
+    with pytest.raises(LimitExceeded):
+        await submit(batcher, [1] * 11, patient=True)
+
+
+async def test_a_cancelled_call_never_reaches_the_model(batcher, model):
+    first = await busy(batcher, model)
+    cancelled = submit(batcher, [77, 77])
+    await asyncio.sleep(0.01)
+    assert batcher.waiting == 2
+
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    assert batcher.waiting == 0
+    model.free.set()
+    await first
+    await submit(batcher, [3])
+
+    assert all(77 not in items for _, items in model.batches)
+    assert batcher.abandoned == 2
+
+
+async def test_an_expired_call_is_told_where_its_time_went(batcher, model):
+    first = await busy(batcher, model)
+
+    with pytest.raises(DeadlinePassed) as refusal:
+        await submit(batcher, [77], deadline=time.monotonic() + 0.05)
+
+    assert refusal.value.spent_s["queue"] == pytest.approx(0.05, abs=0.04)
+    model.free.set()
+    await first
+    assert all(77 not in items for _, items in model.batches)
+
+
+async def test_bulk_yields_to_interactive(batcher, model):
+    first = await busy(batcher, model)
+    bulk = submit(batcher, [20], lane=Lane.BULK)
+    await asyncio.sleep(0.01)
+    interactive = submit(batcher, [21])
+    await asyncio.sleep(0.01)
+    model.free.set()
+    await asyncio.gather(first, bulk, interactive)
+
+    assert [items for _, items in model.batches] == [[1], [21], [20]]
+
+
+async def test_bulk_that_has_waited_long_goes_first(batcher, model):
+    first = await busy(batcher, model)
+    bulk = submit(batcher, [20], lane=Lane.BULK)
+    await asyncio.sleep(0.25)
+    interactive = submit(batcher, [21])
+    await asyncio.sleep(0.01)
+    model.free.set()
+    await asyncio.gather(first, bulk, interactive)
+
+    assert [items for _, items in model.batches] == [[1], [20], [21]]
+
+
+async def test_a_small_call_does_not_wait_for_all_of_a_large_one(batcher, model):
+    batcher._s_per_token = 1.0  # each text of the large call is due seconds after the last
+    first = await busy(batcher, model)
+    large = submit(batcher, [90] * 8)
+    await asyncio.sleep(0.01)
+    small = submit(batcher, [2])
+    await asyncio.sleep(0.01)
+    model.free.set()
+    await asyncio.gather(first, large, small)
+
+    order = [items for _, items in model.batches]
+    assert order.index([2]) == 2
+
+
+async def test_a_failed_batch_fails_its_own_callers_only(batcher, model):
+    first = await busy(batcher, model)
+    bad = submit(batcher, ["poison"])
+    await asyncio.sleep(0.01)
+    good = submit(batcher, [60])  # too long to share a batch with the other
+    await asyncio.sleep(0.01)
+    model.free.set()
+
+    with pytest.raises(ZeroDivisionError):
+        await bad
+    assert (await good).results == [120]
+    await first
+
+
+async def test_closing_turns_away_what_waits_and_what_comes(model):
+    batcher = Batcher(
+        model.compute, lambda item: 1, tokens_max=100, queue_max=10, bulk_age_s_max=1.0
+    )
+    first = await busy(batcher, model)
+    waiting = submit(batcher, [5])
+    await asyncio.sleep(0.01)
+    closing = asyncio.create_task(batcher.close())
+    await asyncio.sleep(0.01)
+    model.free.set()
+    await closing
+
+    assert (await first).results == [2]
+    with pytest.raises(Draining):
+        await waiting
+    with pytest.raises(Draining):
+        await submit(batcher, [6])

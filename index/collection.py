@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import json
-import logging
-import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,11 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from index import database
-from index.builder import Builder
 from index.changes import Change, Delete, Once, Purge, Upsert, answered
-from index.checking import Finding, check_database, check_words
-from index.checking import Part as Damage
+from index.checking import Finding
 from index.dense import Ranked, nearest_to_each
 from index.documents import (
     Document,
@@ -34,20 +25,18 @@ from index.documents import (
     WriteMode,
     Written,
 )
-from index.errors import DataDamaged, FingerprintMismatch, PageTokenInvalid, ReadOnly
-from index.files import write_file
+from index.engine import Engine
+from index.errors import FingerprintMismatch
+from index.fields import check_text
 from index.filter import Filter, check_filter
 from index.filter_sql import Parameters, rows_sql
-from index.generation import Generation, Part
-from index.reading import Generations, Readers, View
-from index.records import Reader
-from index.repairing import SPEC_COPY_NAME, finish
+from index.generation import Generation
+from index.paging import page_after, token_after
 from index.searching import Search
-from index.segments import Segments
 from index.settings import StoreSettings
 from index.snapshots import Snapshot, take
 from index.spec import JSON, CollectionSpec
-from index.statistics import SegmentStatistics, Statistics
+from index.statistics import Statistics
 from index.validation import (
     check_count,
     check_ids,
@@ -55,9 +44,8 @@ from index.validation import (
     prepare_documents,
     prepare_vectors,
 )
-from index.writer import Writer
 
-log = logging.getLogger(__name__)
+REQUEST_ID_BYTES_MAX = 256  # UTF-8
 
 # `list` is a method of Collection, so its annotations cannot use the name.
 Results = list[SearchResult]
@@ -73,70 +61,17 @@ class Collection:
     """Thread-safe: writes go one after another, reads beside them, each on one generation."""
 
     def __init__(self, directory: Path, settings: StoreSettings) -> None:
-        """Open what is in `directory`. Raises DataDamaged or FormatTooNew."""
+        """Open what is in `directory`. Raises DataDamaged, FormatTooNew or StorageFailed."""
         self.directory = directory
-        self._path = directory / database.FILE_NAME
         self._settings = settings
-        self.reason = ""  # why it is read-only
-        finish(directory)
-        with database.translated(self._path):
-            connection = database.connect(self._path, writer=True)
-            try:
-                self._open(connection)
-            except BaseException:
-                connection.close()
-                raise
-
-    def _open(self, connection: sqlite3.Connection) -> None:
-        meta = database.read_meta(connection, self._path)
-        self.spec = _spec(str(meta["spec"]), self._path)
-        self.created_at = float(meta["created_at"])
-        self._writing = Reader(connection, self._path, self.spec.dimensions)
-        self._segments = Segments(
-            self.directory, str(meta["uid"]), self.spec.dimensions, self._settings
-        )
-        parts, problems = self._segments.load(self._writing.sequence())
-        for problem in problems:
-            log.warning("%s; its vectors are read from the database", problem)
-        self._generations = Generations(self._load(parts))
-        self._readers = Readers(self._path, self.spec.dimensions, self._settings.readers_max)
-        self._writer = Writer(
-            self._path,
-            self._writing,
-            int(meta["next_row"]),
-            self._settings,
-            current=lambda: self._generations.current,
-            publish=self._generations.publish,
-            reload=lambda: self._load(self._generations.current.segments),
-        )
-        self._builder = Builder(
-            self._segments,
-            self._settings,
-            current=lambda: self._generations.current,
-            swap=self._swap,
-        )
-        self._builder.poke()
-
-    def _load(self, segments: Sequence[Part]) -> Generation:
-        """A generation from the database, given segments that hold some of its rows."""
-        rows = self._writing.all_rows()
-        rest = rows
-        sound = []
-        for part in segments:
-            alive = np.isin(part.rows, rest, assume_unique=True)
-            rest = np.setdiff1d(rest, part.rows, assume_unique=True)
-            sound.append(replace(part, alive=alive))
-        found = self._writing.vectors(rest.tolist())
-        vectors = np.empty((len(rest), self.spec.dimensions), np.float32)
-        for i, row in enumerate(rest.tolist()):
-            vectors[i] = found[row]
-        return Generation.of(self._writing.sequence(), sound, rest, vectors)
-
-    def _swap(self, change: Callable[[Generation], Generation]) -> None:
-        with self._writer.lock:
-            self._generations.publish(change(self._generations.current))
+        self._engine = Engine(directory, settings)
+        self.created_at = self._engine.created_at  # seconds since 1970, UTC
 
     # What it is
+
+    @property
+    def spec(self) -> CollectionSpec:
+        return self._engine.spec
 
     @property
     def name(self) -> str:
@@ -150,11 +85,16 @@ class Collection:
     @property
     def sequence(self) -> int:
         """Of the last durable write."""
-        return self._generations.current.sequence
+        return self._engine.current.sequence
 
     @property
     def documents_count(self) -> int:
-        return self._generations.current.live
+        return self._engine.current.live
+
+    @property
+    def reason(self) -> str:
+        """Why it is read-only; empty if it is not."""
+        return self._engine.reason
 
     @property
     def state(self) -> State:
@@ -174,15 +114,8 @@ class Collection:
         raise FingerprintMismatch(self.name, hash, expected, differences)
 
     def update_spec(self, spec: CollectionSpec) -> None:
-        """Store another description or embedding; the vectors' shape and origin stay."""
-        if self.reason:
-            raise ReadOnly(self.name, self.reason)
-        with self._noticing_damage(), self._writer.lock, database.translated(self._path):
-            self._writing.connection.execute(
-                "UPDATE meta SET value = ? WHERE key = 'spec'", (spec.to_json(),)
-            )
-            self.spec = spec
-        write_file(self.directory / SPEC_COPY_NAME, spec.to_json().encode())
+        """For `Store.update`: store another description or embedding."""
+        self._engine.update_spec(spec)
 
     # Writing
 
@@ -217,26 +150,22 @@ class Collection:
 
     def replay(self, request_id: str, digest: bytes) -> Written | None:
         """What this request was answered before, so that its work need not be done again."""
-        with self._view() as view:
+        with self._engine.view() as view:
             return answered(view.reader, request_id, digest)
 
-    def _write(self, change: Upsert | Delete | Purge, request_id: str, digest: bytes) -> Written:
-        if self.reason:
-            raise ReadOnly(self.name, self.reason)
-        wanted: Change | Once = change
-        if request_id:
-            wanted = Once(change, request_id, digest or change.digest(), self._settings)
-        with self._noticing_damage():
-            written = self._writer.write(wanted)
-        self._builder.poke()
-        return written
+    def _write(self, change: Change, request_id: str, digest: bytes) -> Written:
+        if not request_id:
+            return self._engine.write(change)
+        check_text(request_id, "request_id", REQUEST_ID_BYTES_MAX)
+        once = Once(change, request_id, digest or change.digest(), self._settings)
+        return self._engine.write(once)
 
     # Reading
 
     def get(self, ids: Sequence[str], *, with_vectors: bool = True) -> list[StoredDocument | None]:
         """The documents in the order of `ids`; None for one that is not there."""
         check_ids(ids, self._settings)
-        with self._view() as view:
+        with self._engine.view() as view:
             records = [view.reader.by_id(id) for id in ids]
             rows = [record.row for record in records if record is not None]
             vectors = view.reader.vectors(rows) if with_vectors else {}
@@ -260,8 +189,8 @@ class Collection:
             sql, parameters = rows_sql(filter)
             condition = f" AND row IN ({sql})"
         if page_token:
-            after = _page_after(page_token, filter)
-        with self._view() as view:
+            after = page_after(page_token, filter)
+        with self._engine.view() as view:
             found = list(
                 view.reader.select(
                     f"id > ?{condition} ORDER BY id LIMIT ?", (after, *parameters, page_size + 1)
@@ -273,7 +202,7 @@ class Collection:
         more = len(found) > page_size
         return Page(
             documents=documents,
-            next_page_token=_page_token(documents[-1].id, filter) if more else "",
+            next_page_token=token_after(documents[-1].id, filter) if more else "",
         )
 
     def count(self, filter: Filter | None = None) -> int:
@@ -281,7 +210,7 @@ class Collection:
             return self.documents_count
         check_filter(filter, self._settings)
         sql, parameters = rows_sql(filter)
-        with self._view() as view:
+        with self._engine.view() as view:
             counted = view.reader.connection.execute(f"SELECT count(*) FROM ({sql})", parameters)
             return int(counted.fetchone()[0])
 
@@ -299,8 +228,8 @@ class Collection:
             check_query(query, self._settings)
         vectors = self._query_vectors(queries)
         newest = max(query.min_sequence for query in queries)
-        self._generations.wait(newest, self._settings.min_sequence_wait_s)
-        with self._view() as view:
+        self._engine.wait(newest)
+        with self._engine.view() as view:
             ranked = self._together(view.generation, queries, vectors)
             results = [
                 Search(view, query, vectors.get(i), self._settings).run(ranked.get(i))
@@ -341,26 +270,14 @@ class Collection:
 
     def wait_for_builds(self) -> None:
         """Until no segment is being built; for measurements and tests."""
-        self._builder.wait()
+        self._engine.wait_for_builds()
 
     def compact(self) -> None:
         """Merge all segments into one, drop what was deleted, shorten the write-ahead log.
 
         Reads and writes go on meanwhile. Raises DiskFull, StorageFailed.
         """
-        self._builder.merge_all()
-        with self._noticing_damage(), self._writer.lock, database.translated(self._path):
-            connection = self._writing.connection
-            connection.execute("INSERT INTO lexical (lexical) VALUES ('optimize')")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def snapshot(self, directory: Path) -> Snapshot:
-        """Copy the collection, as it is now, into the new `directory`. Writes go on meanwhile.
-
-        Raises InvalidInput when the directory exists, DiskFull, StorageFailed.
-        """
-        with self._view() as view:
-            return take(view.reader.connection, self.name, directory)
+        self._engine.compact()
 
     def check(self) -> Findings:
         """Read everything and tell what is damaged; `Store.repair` mends it.
@@ -368,92 +285,19 @@ class Collection:
         It takes as long as reading all files; writes wait for a part of it. A damaged database
         makes the collection read-only.
         """
-        with self._readers.view(self._generations) as view:
-            findings = list(check_database(view.reader, self._path))
-        if not any(finding.part is Damage.DATABASE for finding in findings):
-            with self._writer.lock:
-                findings += check_words(self._writing.connection, self._path)
-        for damage in self._segments.damaged_files():
-            findings.append(Finding(Damage.SEGMENT, damage.path, damage.reason))
-        for finding in findings:
-            if finding.part is Damage.DATABASE:
-                self.reason = self.reason or f"{finding.path} is damaged: {finding.problem}"
-        return findings
+        return self._engine.check()
 
     def statistics(self) -> Statistics:
-        generation = self._generations.current
-        return Statistics(
-            documents=generation.live,
-            vectors=generation.live,
-            buffer_vectors=generation.buffer.live,
-            tombstones=sum(part.dead for part in generation.parts),
-            segments=tuple(_segment_statistics(part) for part in generation.segments),
-            disk_bytes=_disk_bytes(self.directory),
-            building=self._builder.building,
-            build_failure=self._builder.failure,
-            sequence=generation.sequence,
-        )
+        return self._engine.statistics()
 
-    # Ending
+    def snapshot(self, directory: Path) -> Snapshot:
+        """Copy the collection, as it is now, into the new `directory`. Writes go on meanwhile.
+
+        Raises InvalidInput when the directory exists, DiskFull, StorageFailed.
+        """
+        with self._engine.view() as view:
+            return take(view.reader.connection, self.name, directory)
 
     def close(self) -> None:
         """Wait for the write in progress; running reads end as they please."""
-        self._builder.close()
-        self._writer.close()
-        self._readers.close()
-
-    @contextmanager
-    def _view(self) -> Iterator[View]:
-        with self._noticing_damage(), self._readers.view(self._generations) as view:
-            yield view
-
-    @contextmanager
-    def _noticing_damage(self) -> Iterator[None]:
-        """Damage found on the way makes the collection read-only: writing would spread it."""
-        try:
-            yield
-        except DataDamaged as damage:
-            self.reason = self.reason or str(damage)
-            raise
-
-
-def _segment_statistics(part: Part) -> SegmentStatistics:
-    kind = "flat" if part.index is None else part.index.kind
-    return SegmentStatistics(name=part.name, kind=kind, vectors=part.live, tombstones=part.dead)
-
-
-def _disk_bytes(directory: Path) -> int:
-    total = 0
-    for path in directory.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue  # a segment that was just replaced
-    return total
-
-
-def _spec(source: str, path: Path) -> CollectionSpec:
-    try:
-        return CollectionSpec.from_json(source)
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataDamaged(path, f"its specification cannot be read: {error}") from error
-
-
-def _filter_hash(filter: Filter | None) -> str:
-    return hashlib.sha256(repr(filter).encode()).hexdigest()[:16]
-
-
-def _page_token(id: str, filter: Filter | None) -> str:
-    source = json.dumps([id, _filter_hash(filter)])
-    return base64.urlsafe_b64encode(source.encode()).decode()
-
-
-def _page_after(token: str, filter: Filter | None) -> str:
-    """The id after which a page begins. Raises PageTokenInvalid."""
-    try:
-        id, hashed = json.loads(base64.urlsafe_b64decode(token.encode()))
-    except (ValueError, TypeError, binascii.Error) as error:
-        raise PageTokenInvalid from error
-    if not isinstance(id, str) or hashed != _filter_hash(filter):
-        raise PageTokenInvalid
-    return id
+        self._engine.close()

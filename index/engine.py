@@ -1,0 +1,189 @@
+"""A collection's machinery: database, vectors, writer, readers and builder, put together."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from index import database, files
+from index.builder import Builder
+from index.changes import Change, Once
+from index.checking import Finding, check_database, check_words
+from index.checking import Part as Damage
+from index.documents import Written
+from index.errors import DataDamaged, ReadOnly
+from index.generation import Generation, Part
+from index.reading import Generations, Readers, View
+from index.records import Reader
+from index.repairing import SPEC_COPY_NAME, finish
+from index.segments import Segments
+from index.settings import StoreSettings
+from index.spec import CollectionSpec
+from index.statistics import Statistics, measure
+from index.writer import Writer
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Thread-safe. Whoever writes, reads or maintains a collection does it through this."""
+
+    def __init__(self, directory: Path, settings: StoreSettings) -> None:
+        """Open what is in `directory`. Raises DataDamaged or FormatTooNew."""
+        self.directory = directory
+        self._path = directory / database.FILE_NAME
+        self.settings = settings
+        self.reason = ""  # why it is read-only
+        with files.translated(directory):
+            finish(directory)
+        with database.translated(self._path):
+            connection = database.connect(self._path, writer=True)
+            try:
+                self._open(connection)
+            except BaseException:
+                connection.close()
+                raise
+
+    def _open(self, connection: sqlite3.Connection) -> None:
+        meta = database.read_meta(connection, self._path)
+        self.spec = _spec(str(meta["spec"]), self._path)
+        self.created_at = float(meta["created_at"])
+        self._writing = Reader(connection, self._path, self.spec.dimensions)
+        self._segments = Segments(
+            self.directory, str(meta["uid"]), self.spec.dimensions, self.settings
+        )
+        parts, problems = self._segments.load(self._writing.sequence())
+        for problem in problems:
+            log.warning("%s; its vectors are read from the database", problem)
+        self._generations = Generations(self._load(parts))
+        self._readers = Readers(self._path, self.spec.dimensions, self.settings.readers_max)
+        self._writer = Writer(
+            self._path,
+            self._writing,
+            int(meta["next_row"]),
+            self.settings,
+            current=lambda: self._generations.current,
+            publish=self._generations.publish,
+            reload=lambda: self._load(self._generations.current.segments),
+        )
+        self._builder = Builder(
+            self._segments,
+            self.settings,
+            current=lambda: self._generations.current,
+            swap=self._swap,
+        )
+        self._builder.poke()
+
+    def _load(self, segments: Sequence[Part]) -> Generation:
+        """A generation from the database, given segments that hold some of its rows."""
+        rows = self._writing.all_rows()
+        rest = rows
+        sound = []
+        for part in segments:
+            alive = np.isin(part.rows, rest, assume_unique=True)
+            rest = np.setdiff1d(rest, part.rows, assume_unique=True)
+            sound.append(replace(part, alive=alive))
+        found = self._writing.vectors(rest.tolist())
+        vectors = np.empty((len(rest), self.spec.dimensions), np.float32)
+        for i, row in enumerate(rest.tolist()):
+            vectors[i] = found[row]
+        return Generation.of(self._writing.sequence(), sound, rest, vectors)
+
+    def _swap(self, change: Callable[[Generation], Generation]) -> None:
+        with self._writer.lock:
+            self._generations.publish(change(self._generations.current))
+
+    @property
+    def current(self) -> Generation:
+        return self._generations.current
+
+    def wait(self, sequence: int) -> None:
+        """Raises SequenceNotReached when the write does not come soon."""
+        self._generations.wait(sequence, self.settings.min_sequence_wait_s)
+
+    def write(self, change: Change | Once) -> Written:
+        """Durable and visible on return. Raises ReadOnly, DiskFull, StorageFailed, DataDamaged."""
+        self._check_writable()
+        with self._noticing_damage():
+            written = self._writer.write(change)
+        self._builder.poke()
+        return written
+
+    @contextmanager
+    def view(self) -> Iterator[View]:
+        """The newest state, unchanging while the context lasts."""
+        with self._noticing_damage(), self._readers.view(self._generations) as view:
+            yield view
+
+    def update_spec(self, spec: CollectionSpec) -> None:
+        """Store another description or embedding; the vectors' shape and origin stay."""
+        self._check_writable()
+        with self._noticing_damage(), self._writer.lock, database.translated(self._path):
+            self._writing.connection.execute(
+                "UPDATE meta SET value = ? WHERE key = 'spec'", (spec.to_json(),)
+            )
+            self.spec = spec
+        files.write_file(self.directory / SPEC_COPY_NAME, spec.to_json().encode())
+
+    # Maintenance
+
+    def wait_for_builds(self) -> None:
+        self._builder.wait()
+
+    def compact(self) -> None:
+        self._builder.merge_all()
+        with self._noticing_damage(), self._writer.lock, database.translated(self._path):
+            connection = self._writing.connection
+            connection.execute("INSERT INTO lexical (lexical) VALUES ('optimize')")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def check(self) -> list[Finding]:
+        with self._readers.view(self._generations) as view:
+            findings = list(check_database(view.reader, self._path))
+        if not any(finding.part is Damage.DATABASE for finding in findings):
+            with self._writer.lock:
+                findings += check_words(self._writing.connection, self._path)
+        for damage in self._segments.damaged_files():
+            findings.append(Finding(Damage.SEGMENT, damage.path, damage.reason))
+        for finding in findings:
+            if finding.part is Damage.DATABASE:
+                self.reason = self.reason or f"{finding.path} is damaged: {finding.problem}"
+        return findings
+
+    def statistics(self) -> Statistics:
+        return measure(
+            self.current, self.directory, building=self._builder.building,
+            build_failure=self._builder.failure,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Wait for the write in progress; running reads end as they please."""
+        self._builder.close()
+        self._writer.close()
+        self._readers.close()
+
+    def _check_writable(self) -> None:
+        if self.reason:
+            raise ReadOnly(self.spec.name, self.reason)
+
+    @contextmanager
+    def _noticing_damage(self) -> Iterator[None]:
+        """Damage found on the way makes the collection read-only: writing would spread it."""
+        try:
+            yield
+        except DataDamaged as damage:
+            self.reason = self.reason or str(damage)
+            raise
+
+
+def _spec(source: str, path: Path) -> CollectionSpec:
+    try:
+        return CollectionSpec.from_json(source)
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataDamaged(path, f"its specification cannot be read: {error}") from error

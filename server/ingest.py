@@ -13,8 +13,7 @@ from index.documents import Document, WriteMode, Written
 from index.store import Store
 from server.documents import Draft, digest_of, drafts_from
 from server.embedder import Embedder, Lane, Timings
-from server.errors import naming
-from server.recipes import usable_recipe
+from server.recipes import embed_named, usable_recipe
 from server.threads import in_thread
 
 NO_TIME = Timings()
@@ -90,13 +89,15 @@ class Ingest:
         timings = NO_TIME
         if missing:
             recipe = usable_recipe(collection.spec, self._embedder)
-            with naming(lambda i: f"documents[{missing[i]}].text"):
-                embedded = await self._embedder.embed(
-                    [drafts[i].text for i in missing],
-                    recipe.for_documents(),
-                    batch.lane,
-                    patient=batch.patient,
-                )
+            embedded = await embed_named(
+                self._embedder,
+                [drafts[i].text for i in missing],
+                recipe.for_documents(),
+                batch.lane,
+                together="documents",
+                each=lambda i: f"documents[{missing[i]}].text",
+                patient=batch.patient,
+            )
             timings = embedded.timing
             for i, vector in zip(missing, embedded.vectors, strict=True):
                 vectors[i] = vector

@@ -24,7 +24,7 @@ from server.embedder import Embedder, Lane, Timings, TokenCounts
 from server.errors import RequestInvalid, naming
 from server.limits import check_text
 from server.messages import target_from
-from server.recipes import fingerprint_of, recipe_of, usable_recipe
+from server.recipes import embed_named, fingerprint_of, recipe_of, usable_recipe
 from server.settings import Settings
 from server.threads import in_thread
 
@@ -125,10 +125,14 @@ class Resolver:
         for one, where in zip(asked.values(), fields, strict=True):
             check_text(where, one.query.text, self._settings)
         recipe = usable_recipe(collection.spec, self._embedder)
-        with naming(lambda i: fields[i]):
-            embedded = await self._embedder.embed(
-                [one.query.text for one in asked.values()], recipe.for_queries(), lane
-            )
+        embedded = await embed_named(
+            self._embedder,
+            [one.query.text for one in asked.values()],
+            recipe.for_queries(),
+            lane,
+            together="queries" if len(asked) > 1 else fields[0],
+            each=lambda i: fields[i],
+        )
         return {
             i: Sought(
                 vector=vector,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Self
 
@@ -10,8 +10,8 @@ from encoder.runtime import Encoder, Fingerprint, Pooling
 from encoder.tokenizer import Truncation
 from index.errors import FingerprintMismatch
 from index.spec import JSON, CollectionSpec
-from server.embedder import Embedder, EmbedPlan
-from server.errors import RequestInvalid
+from server.embedder import Embedded, Embedder, EmbedPlan, Lane
+from server.errors import LimitExceeded, RequestInvalid, naming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +74,27 @@ def usable_recipe(spec: CollectionSpec, embedder: Embedder) -> Recipe:
             spec.name, current.combined, spec.fingerprint_hash, differences(spec, current)
         )
     return recipe
+
+
+async def embed_named(
+    embedder: Embedder,
+    texts: Sequence[str],
+    plan: EmbedPlan,
+    lane: Lane,
+    *,
+    together: str,
+    each: Callable[[int], str],
+    patient: bool = False,
+) -> Embedded:
+    """The texts' vectors; what is wrong is told by the request's names for the texts.
+
+    together: the field that holds them all; each: the field of one, by its index
+    """
+    try:
+        with naming(each):
+            return await embedder.embed(texts, plan, lane, patient=patient)
+    except LimitExceeded as error:
+        raise LimitExceeded(together, error.given, error.limit, error.unit) from None
 
 
 def can_highlight(spec: CollectionSpec, embedder: Embedder) -> bool:

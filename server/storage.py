@@ -16,5 +16,6 @@ def store_settings(settings: Settings) -> StoreSettings:
         page_documents_max=settings.page_size_max,
         filter_depth_max=settings.filter_depth_max,
         filter_terms_max=settings.filter_terms_max,
+        disk_free_bytes_min=settings.disk_free_bytes_min,
         batch_queries_max=settings.inputs_max,
     )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from grpc import StatusCode
 
@@ -15,6 +16,7 @@ from index.errors import (
     DocumentNotFound,
     EtagMismatch,
     FingerprintMismatch,
+    FormatTooNew,
     InvalidInput,
     ReadOnly,
     RequestIdReused,
@@ -110,7 +112,18 @@ def _(error: SequenceNotReached) -> Answer:
 @row(ReadOnly)
 def _(error: ReadOnly) -> Answer:
     code = StatusCode.FAILED_PRECONDITION
-    return _about(code, "COLLECTION_READ_ONLY", error, kind="collection", name=error.name)
+    answer = _about(code, "COLLECTION_READ_ONLY", error, kind="collection", name=error.name)
+    return replace(answer, message=without_directories(str(error)))
+
+
+@row(FormatTooNew)
+def _(error: FormatTooNew) -> Answer:
+    return Answer(
+        code=StatusCode.FAILED_PRECONDITION,
+        reason="FORMAT_TOO_NEW",
+        message=without_directories(str(error)),
+        metadata={"found": str(error.found), "known": str(error.known)},
+    )
 
 
 @row(DataDamaged)

@@ -13,6 +13,7 @@ from index.documents import Page
 from index.errors import DocumentNotFound
 from index.filter import Filter
 from index.store import Store
+from index.validation import check_id
 from server.documents import document_to, mode_from, request_id_from
 from server.embedder import Embedder, Lane
 from server.errors import LimitExceeded, RequestInvalid
@@ -93,6 +94,7 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
     async def GetDocument(
         self, request: document_pb2.GetDocumentRequest, context: object
     ) -> document_pb2.GetDocumentResponse:
+        check_id(request.id, "id", self._store.settings)
         collection = await self._collection(request.collection)
         documents = await self._get(collection, [request.id], request.with_vector)
         return document_pb2.GetDocumentResponse(document=documents[0])
@@ -164,16 +166,18 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
         allow_missing: bool = False,
     ) -> list[document_pb2.Document]:
         """In the order of `ids`. Raises DocumentNotFound unless missing ones are allowed."""
-        found = await in_thread(
-            self._executor, collection.get, list(ids), with_vectors=with_vectors
-        )
-        documents = []
-        for id, stored in zip(ids, found, strict=True):
-            if stored is not None:
-                documents.append(document_to(stored))
-            elif not allow_missing:
-                raise DocumentNotFound(id)
-        return documents
+
+        def found() -> list[document_pb2.Document]:
+            documents = []
+            stored = collection.get(list(ids), with_vectors=with_vectors)
+            for id, document in zip(ids, stored, strict=True):
+                if document is not None:
+                    documents.append(document_to(document))
+                elif not allow_missing:
+                    raise DocumentNotFound(id)
+            return documents
+
+        return await in_thread(self._executor, found)
 
     def _page(
         self,

@@ -1,6 +1,7 @@
 """CollectionService over a real socket."""
 
 import re
+import sqlite3
 
 import grpc
 import pytest
@@ -325,3 +326,48 @@ async def test_a_damaged_collection_is_shown_and_the_others_are_served(
     assert "damaged" in shown.state_reason
     assert refused.code is Code.DATA_LOSS
     assert str(tmp_path) not in shown.state_reason + refused.message
+
+
+async def test_damage_that_a_check_finds_makes_a_collection_read_only(
+    serving_from, tmp_path, refusal, ids
+):
+    async with serving_from(tmp_path) as server:
+        name = await server.apples()
+        connection = sqlite3.connect(tmp_path / "collections" / name / "documents.sqlite3")
+        with connection:
+            connection.execute("UPDATE documents SET text = 'changed' WHERE id = 'pie'")
+        connection.close()
+
+        request = collection_pb2.CheckCollectionRequest(name=name)
+        checked = await server.collections.CheckCollection(request)
+        shown = (await get(server, name)).collection
+        refused = await refusal(server.put(name, {"new": "A new sentence."}))
+        damaged = await refusal(server.get(name, "pie"))
+        found = await server.search(name, "computer", k=1)
+
+    (finding,) = checked.findings
+    assert finding.file == f"collections/{name}/documents.sqlite3"
+    assert "'pie'" in finding.problem
+    assert not finding.repairable  # the text that was there is lost
+    assert shown.state == collection_pb2.COLLECTION_STATE_READ_ONLY
+    assert (refused.code, refused.reason) == (Code.FAILED_PRECONDITION, "COLLECTION_READ_ONLY")
+    assert damaged.code is Code.DATA_LOSS
+    assert ids(found) == ["laptop"]
+    for said in (finding.problem, shown.state_reason, refused.message, damaged.message):
+        assert str(tmp_path) not in said
+
+
+async def test_a_collection_of_a_later_format_is_shown_and_refused(serving_from, tmp_path, refusal):
+    async with serving_from(tmp_path) as server:
+        await server.create(name="future")
+    connection = sqlite3.connect(tmp_path / "collections" / "future" / "documents.sqlite3")
+    with connection:
+        connection.execute("UPDATE meta SET value = 999 WHERE key = 'format'")
+    connection.close()
+
+    async with serving_from(tmp_path) as server:
+        refused = await refusal(server.put("future", {"a": "b"}))
+        shown = (await get(server, "future")).collection
+
+    assert (refused.code, refused.reason) == (Code.FAILED_PRECONDITION, "FORMAT_TOO_NEW")
+    assert shown.state == collection_pb2.COLLECTION_STATE_DAMAGED

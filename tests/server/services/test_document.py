@@ -1,10 +1,14 @@
 """DocumentService over a real socket, without its stream."""
 
+import os
+
 import grpc
 import numpy as np
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 from polyseme.v1 import collection_pb2, common_pb2, document_pb2
+
+from index.errors import DirectoryInUse
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -439,12 +443,11 @@ async def test_a_list_that_cannot_be_made_is_refused(server, refusal, fields, fi
 
 
 async def test_on_a_full_disk_writes_are_refused_and_reads_go_on(
-    serving_from, tmp_path, refusal, ids, monkeypatch
+    serving_from, tmp_path, refusal, ids
 ):
     async with serving_from(tmp_path) as server:
         name = await server.apples()
-    monkeypatch.setattr("index.writer.free_bytes", lambda path: 1000)
-    async with serving_from(tmp_path) as server:
+    async with serving_from(tmp_path, disk_free_bytes_min=2**60) as server:
         refused = await refusal(server.put(name, {"new": "A new sentence."}))
         found = await server.search(name, "fruit on trees", k=1)
 
@@ -453,3 +456,21 @@ async def test_on_a_full_disk_writes_are_refused_and_reads_go_on(
     assert refused.retry
     assert str(tmp_path) not in refused.message
     assert ids(found) == ["orchard"]
+
+
+async def test_more_tokens_than_a_call_may_have_are_refused_as_the_documents(
+    serving_from, tmp_path, refusal
+):
+    async with serving_from(tmp_path, call_tokens_max=20) as server:
+        name = await server.create()
+
+        refused = await refusal(server.put(name, {"a": "one two three", "b": "word " * 30}))
+
+    assert refused.reason == "LIMIT_EXCEEDED"
+    assert refused.fields == ["documents"]
+
+
+async def test_a_data_directory_in_use_is_refused_to_a_second_server(serving_from, tmp_path):
+    async with serving_from(tmp_path):
+        with pytest.raises(DirectoryInUse, match=str(os.getpid())):
+            await serving_from(tmp_path).__aenter__()

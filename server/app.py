@@ -112,6 +112,8 @@ class Application:
             Store.open, self._settings.data, store_settings(self._settings)
         )
         self._closing.push_async_callback(asyncio.to_thread, store.close)
+        # Before the store: a call that was cut off may still be in its thread.
+        self._closing.push_async_callback(asyncio.to_thread, self._executor.shutdown)
         encoder = await asyncio.to_thread(self._load_encoder)
         embedder = Embedder(encoder, self._settings, self._metrics.batch)
         self._closing.push_async_callback(embedder.close)
@@ -129,7 +131,7 @@ class Application:
     def drain(self, grace_s: float) -> None:
         """Refuse new calls from now on, and ask for `stop`."""
         self._admission.draining = True
-        self.grace_s = min(self.grace_s, grace_s)
+        self.grace_s = grace_s
         task = asyncio.get_running_loop().create_task(self._health.set(serving=False))
         self._tasks.add(task)  # the loop alone would let it be collected
         task.add_done_callback(self._tasks.discard)
@@ -144,7 +146,6 @@ class Application:
             log.warning("calls are cut off", extra={"fields": fields})
         await self._server.stop(grace=0.1 if self._admission.running == 0 else 0)
         await self._closing.aclose()
-        self._executor.shutdown()
 
     def _bind(self) -> int:
         address, settings = self._settings.address, self._settings

@@ -97,7 +97,9 @@ class Command(BaseSettings):
     serve: CliSubCommand[Serve] = Field(description="run the server")
     check: CliSubCommand[Check] = Field(description="verify a data directory, and repair it")
     config: CliSubCommand[Config] = Field(description="print every setting with its value")
-    healthcheck: CliSubCommand[Healthcheck] = Field(description="ask a running server whether it serves")
+    healthcheck: CliSubCommand[Healthcheck] = Field(
+        description="ask a running server whether it serves"
+    )
     version: CliSubCommand[Version] = Field(description="print versions")
 
     def cli_cmd(self) -> None:

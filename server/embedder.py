@@ -16,8 +16,18 @@ from encoder.runtime import Encoder, Fingerprint, Pooling, finish, normalize, po
 from encoder.tokenizer import InputTooLong, TokenizedText, Truncation, Window
 from encoder.words import Span, SubwordPooling, word_vector
 from server.batcher import Batcher, BatchReport, Computed
-from server.batcher import Lane as Lane  # noqa: PLC0414  part of this module's interface
+from server.batching import Lane
 from server.call import current_call
+from server.embedded import (
+    Embedded,
+    EmbeddedStates,
+    EmbeddedWord,
+    EmbeddedWords,
+    EmbedPlan,
+    Timings,
+    TokenCounts,
+    Tokenized,
+)
 from server.errors import DeadlinePassed, LimitExceeded, ReplyTooLarge, RequestInvalid
 from server.places import Places, places_of
 from server.settings import Settings
@@ -31,98 +41,22 @@ UTF8_BYTES_MAX = 4  # of one code point
 TOKENIZER_THREADS = 2  # each call spreads over the cores by itself
 
 
+# The whole interface, whichever module holds a part of it.
+__all__ = [
+    "EmbedPlan",
+    "Embedded",
+    "EmbeddedStates",
+    "EmbeddedWord",
+    "EmbeddedWords",
+    "Embedder",
+    "Lane",
+    "Timings",
+    "TokenCounts",
+    "Tokenized",
+    "refuse_long",
+]
+
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmbedPlan:
-    """How texts become vectors. `pooling` None is the model's own."""
-
-    pooling: Pooling | None
-    dimensions: int
-    normalized: bool
-    prompt: str
-    truncation: Truncation
-
-
-@dataclass(frozen=True, slots=True)
-class TokenCounts:
-    """How the tokenizer saw one text."""
-
-    total: int
-    used: int
-    truncated: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Where a call's time went, in seconds."""
-
-    queue_s: float = 0.0
-    tokenize_s: float = 0.0
-    compute_s: float = 0.0
-    search_s: float = 0.0
-
-    def __add__(self, other: "Timings") -> "Timings":
-        return Timings(
-            self.queue_s + other.queue_s,
-            self.tokenize_s + other.tokenize_s,
-            self.compute_s + other.compute_s,
-            self.search_s + other.search_s,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Tokenized:
-    """Several texts as the model will read them."""
-
-    texts: list[TokenizedText]
-    tokenize_s: float
-
-    @property
-    def counts(self) -> list[TokenCounts]:
-        return [TokenCounts(t.tokens_total, t.tokens_used, t.truncated) for t in self.texts]
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """The vectors of several texts, (texts, dimensions)."""
-
-    vectors: NDArray[np.float32]
-    counts: list[TokenCounts]
-    fingerprint: Fingerprint
-    timing: Timings
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedWord:
-    """A word in its context: `vector` (width,), made of `tokens` sub-word tokens."""
-
-    span: Span
-    vector: NDArray[np.float32]
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedWords:
-    """For each text its words, in the order they were asked for; None where it was not read."""
-
-    words: list[list[EmbeddedWord | None]]
-    counts: list[TokenCounts]
-    layers: tuple[int, ...]
-    fingerprint: Fingerprint
-    timing: Timings
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddedStates:
-    """For each text its only window, and `states` (tokens, width), the mean of the layers."""
-
-    windows: list[Window]
-    states: list[NDArray[np.float32]]
-    counts: list[TokenCounts]
-    fingerprint: Fingerprint
-    timing: Timings
 
 
 Reduce = Callable[[NDArray[np.float32]], NDArray[np.float32]]

@@ -13,7 +13,7 @@ from polyseme.v1 import common_pb2, encoder_pb2
 from encoder.runtime import Encoder, Fingerprint, Pooling
 from encoder.tokenizer import Truncation
 from encoder.words import Span, SubwordPooling, find_word, span_at, span_from_bytes
-from server.batcher import Lane
+from server.batching import Lane
 from server.embedder import EmbedPlan, Timings, TokenCounts
 from server.errors import RequestInvalid
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from encoder.tokenizer import TokenizedText, Truncation
-from server.batcher import Lane
+from server.batching import Lane
 from server.embedder import Embedded, Embedder, EmbedPlan, Tokenized
 from server.errors import RequestInvalid, TextTooLong
 from server.limits import text_error

@@ -12,7 +12,7 @@ from polyseme.v1 import compare_pb2, compare_pb2_grpc
 
 from encoder.tokenizer import Truncation
 from encoder.words import Span, SubwordPooling, span_at, words
-from server.batcher import Lane
+from server.batching import Lane
 from server.comparison import View, view_of
 from server.embedder import EmbeddedWords, Embedder, EmbedPlan, Tokenized
 from server.errors import ReplyTooLarge, RequestInvalid, naming

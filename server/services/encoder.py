@@ -9,7 +9,7 @@ from polyseme.v1 import encoder_pb2, encoder_pb2_grpc
 from encoder.runtime import Encoder, normalize
 from encoder.tokenizer import Truncation
 from encoder.words import Span, words
-from server.batcher import Lane
+from server.batching import Lane
 from server.call import request_id
 from server.embedder import Embedder
 from server.errors import (

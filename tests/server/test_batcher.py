@@ -8,15 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.batcher import (
-    PADDING_SHARE_MAX,
-    Batcher,
-    Caller,
-    Lane,
-    Pending,
-    run_around,
-    take_batch,
-)
+from server.batcher import Batcher
+from server.batching import PADDING_SHARE_MAX, Caller, Lane, Pending, run_around, take_batch
 from server.errors import DeadlinePassed, Draining, LimitExceeded, QueueFull
 
 NEVER = None  # an answer's future; the rule does not look at it
@@ -207,6 +200,7 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(batcher, model):
 
     assert refusal.value.waiting == refusal.value.limit == 10
     assert 0 < refusal.value.retry_after_s <= 30
+    assert (batcher.waiting, batcher.abandoned) == (10, 0)
     model.free.set()
     await asyncio.gather(first, waiting)
 

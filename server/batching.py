@@ -1,0 +1,114 @@
+"""Which texts travel through the model together: the rule, as pure functions."""
+
+import asyncio
+import itertools
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+In = TypeVar("In")
+
+# A batch carries at most this share of its budget as padding: beyond it, a second model call is
+# cheaper than the rectangle. (MiniLM on two cores: a call costs what 16 tokens cost.)
+PADDING_SHARE_MAX = 1 / 16
+
+
+class Lane(Enum):
+    """Who is waiting: a person, or a job that yields to people but never starves."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+
+
+@dataclass(slots=True, eq=False)
+class Caller:
+    """One call's share of the queue. `waiting` and `missing` count some of its items."""
+
+    size: int
+    answered: "asyncio.Future[None]"
+    deadline: float | None = None  # time.monotonic
+    gone: bool = False
+    waiting: int = 0  # in the queue: neither taken into a batch nor turned away
+    missing: int = 0  # without a result
+    results: list[Any] = field(default_factory=list)
+    error: Exception | None = None
+    compute_s: float = 0.0  # of all the batches that it travelled in
+
+    def __post_init__(self) -> None:
+        self.missing = self.size
+        self.results = [None] * self.size
+
+    def is_gone(self, now: float) -> bool:
+        """Nobody will read the answer: cancelled, failed, or too late."""
+        return self.gone or (self.deadline is not None and now >= self.deadline)
+
+
+@dataclass(slots=True, eq=False)
+class Pending(Generic[In]):
+    """One text that waits.
+
+    due: when the model could have reached it, had its call been alone; later by
+    `bulk_age_s_max` for a bulk text. The smallest goes first, so that a large call cannot hold
+    up a small one, and nothing waits for ever: newer texts are due later.
+    """
+
+    item: In
+    tokens: int
+    lane: Lane
+    kind: Hashable  # texts of different kinds take different paths through the model
+    due: float
+    caller: Caller
+    position: int  # among the caller's items
+
+
+@dataclass(frozen=True, slots=True)
+class Taken(Generic[In]):
+    """A batch, what is left waiting, and what was dropped because its caller has gone."""
+
+    batch: list[Pending[In]]
+    left: list[Pending[In]]
+    dropped: list[Pending[In]]
+
+
+def take_batch(waiting: Sequence[Pending[In]], tokens_max: int, now: float) -> Taken[In]:
+    """The next batch out of `waiting`: the text due first, and those nearest to it in length.
+
+    All are of one lane and one kind. Padded size is `len(batch) * longest`, because the model
+    sees a rectangle; it stays within `tokens_max`, except that a text above it travels alone
+    rather than never.
+    """
+    alive = [pending for pending in waiting if not pending.caller.is_gone(now)]
+    dropped = [p for p in waiting if p.caller.is_gone(now)] if len(alive) < len(waiting) else []
+    if not alive:
+        return Taken([], [], dropped)
+    first = min(alive, key=lambda pending: pending.due)
+    peers = [p for p in alive if p.lane is first.lane and p.kind == first.kind]
+    peers.sort(key=lambda pending: pending.tokens)
+    run = run_around([p.tokens for p in peers], peers.index(first), tokens_max)
+    batch = peers[run]
+    chosen = set(map(id, batch))
+    return Taken(batch, [p for p in alive if id(p) not in chosen], dropped)
+
+
+def run_around(lengths: Sequence[int], at: int, tokens_max: int) -> slice:
+    """The run of `lengths` (rising) that grows from `at` for as long as its padded size fits.
+
+    Of its two neighbours the run takes the one that leaves less padding; the padding stays
+    within PADDING_SHARE_MAX of `tokens_max`.
+    """
+    sums = [0, *itertools.accumulate(lengths)]
+    padding_max = tokens_max * PADDING_SHARE_MAX
+    start, stop = at, at + 1
+    while True:
+        grown: list[tuple[int, int, int]] = []
+        for low, high in ((start - 1, stop), (start, stop + 1)):
+            if low < 0 or high > len(lengths):
+                continue
+            padded = lengths[high - 1] * (high - low)
+            padding = padded - (sums[high] - sums[low])
+            if padded <= tokens_max and padding <= padding_max:
+                grown.append((padding, low, high))
+        if not grown:
+            return slice(start, stop)
+        _, start, stop = min(grown)

@@ -5,7 +5,15 @@ from pathlib import Path
 
 from encoder.evaluation.plot import Line, plot
 from encoder.evaluation.result import Evaluation, Score, Task
-from encoder.evaluation.senses import BOTH, SHOTS, STATIC, STATIC_WHITENED, WORD, WORD_WHITENED
+from encoder.evaluation.senses import (
+    BOTH,
+    BOTH_WHITENED,
+    SHOTS,
+    STATIC,
+    STATIC_WHITENED,
+    WORD,
+    WORD_WHITENED,
+)
 from encoder.evaluation.table import as_json, markdown
 from encoder.manifest import read_manifest, write_manifest
 
@@ -78,7 +86,7 @@ def averaged_versus_contextual(evaluation: Evaluation) -> str:
     scores = {score.key: score for score in first.scores}
     curves = [
         _curve(scores, features.name, features.key)
-        for features in (STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH)
+        for features in (STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH, BOTH_WHITENED)
     ]
     title = f"CoarseWSD-20, LDA: averaged and contextual vectors of {evaluation.model}"
     places = [*(f"{shots}" for shots in SHOTS), "all"]

@@ -1,6 +1,7 @@
 """The CoarseWSD-20 task: which numbers are taken of `senses`, and how they are named."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,19 @@ from encoder.evaluation.data import read_sense_words
 from encoder.evaluation.result import Score, TaskResult
 from encoder.evaluation.senses import (
     ALONE,
+    CHOICE_SHOTS,
     FEATURES,
     FEW_SHOT_FEATURES,
     SHOT_SEEDS,
     SHOTS,
     STATIC,
     WORD,
+    Choice,
     Features,
     Fold,
     Judgement,
-    Mix,
     Rule,
-    choose_mix,
+    choose,
     folds,
     judge,
     judge_few,
@@ -40,26 +42,27 @@ def word_senses(
     column: str,
     limit: int | None,
     seed: int,
-    chosen: Sequence[Mix] | None = None,
+    chosen: Sequence[Choice] | None = None,
 ) -> TaskResult:
     """Every score of CoarseWSD-20. Raises DataMissing, DataMalformed.
 
-    chosen: the mix of layers of each fold, from an earlier run; otherwise this run chooses
+    chosen: the mixes of layers of each fold, from an earlier run; otherwise this run chooses
     """
     sentences = thinned(read_sense_words(data / "wsd" / "coarsewsd20"), limit)
     words = read_vectors(subject, sentences, column)
     parts = folds(words, subject.layers, chosen)
-    overall = choose_mix(words, subject.layers)
+    overall = choose(words, subject.layers)
     scores, per_word = _full(parts, column)
-    served = [Fold(fold.words, subject.word_layers, fold.whitenings) for fold in parts]
+    as_served = Choice(subject.word_layers, subject.word_layers)
+    served = [Fold(fold.words, as_served, fold.whitenings) for fold in parts]
     scores += _scores("served", f"layers served {_layers(subject.word_layers)}", served, [WORD])[0]
     few = _few(parts, seed, column)
     return TaskResult(
         scores + few,
         _notes(parts, overall),
         {
-            "mixes": [list(fold.mix) for fold in parts],
-            "mix_over_all_words": list(overall),
+            "choices": [asdict(fold.choice) for fold in parts],
+            "choice_of_all_words": asdict(overall),
             "folds": [[word.word for word in fold.words] for fold in parts],
             "words": per_word,
         },
@@ -139,19 +142,24 @@ def micro_accuracy(judgements: Sequence[Judgement]) -> float:
     return right / sum(len(j.gold) for j in judgements)
 
 
-def _notes(parts: Sequence[Fold], overall: Mix) -> list[str]:
+def _notes(parts: Sequence[Fold], overall: Choice) -> list[str]:
     chosen = "; ".join(
-        f"{', '.join(word.word for word in fold.words)}: {_layers(fold.mix)}" for fold in parts
+        f"{_layers(fold.choice.plain)} (whitened: {_layers(fold.choice.whitened)}) for "
+        f"{', '.join(word.word for word in fold.words)}"
+        for fold in parts
     )
     return [
-        f"CoarseWSD-20: a word's vector is the mean of layers that the other half of the words "
-        f"chose on each fifth of their training sentences ({chosen}). Over all twenty words the "
-        f"choice would be {_layers(overall)}.",
-        "1NN is the nearest sense centroid by cosine; LDA has a Ledoit-Wolf-shrunk within-sense "
-        "covariance. The whitening is fitted without labels on the training sentences of the "
-        f"other half of the words. n-shot: mean ± standard deviation over {SHOT_SEEDS} draws.",
+        "CoarseWSD-20: a word's vector is the mean of the layers that the other half of the words "
+        "chose by macro-F1 on each fifth of their own training sentences, taught by the rest "
+        f"(whitened: by {CHOICE_SHOTS} examples a sense): layers {chosen}. All twenty words "
+        f"together would choose {_layers(overall.plain)} (whitened: {_layers(overall.whitened)}).",
+        "1NN is the nearest sense centroid by cosine, LDA has a Ledoit-Wolf-shrunk within-sense "
+        "covariance. The whitening of word and averaged vectors is fitted, without labels, on the "
+        "training sentences of the other half of the words; the sentence's vector (the pooled "
+        f"last layer) is not whitened. n-shot: mean ± standard deviation over {SHOT_SEEDS} draws. "
+        "Micro accuracy counts each test sentence once.",
     ]
 
 
-def _layers(mix: Mix) -> str:
+def _layers(mix: Sequence[int]) -> str:
     return "+".join(map(str, mix))

@@ -8,6 +8,7 @@ from encoder.evaluation.coarsewsd import word_senses
 from encoder.evaluation.masked import masked_loss
 from encoder.evaluation.result import Evaluation, Form, Task, TaskResult
 from encoder.evaluation.retrieval import retrieval
+from encoder.evaluation.senses import Choice
 from encoder.evaluation.sentences import similarity, translations
 from encoder.evaluation.torch_model import TorchModel
 from encoder.evaluation.vectors import Subject
@@ -72,9 +73,14 @@ def _run(
         case Task.MLM:
             return masked_loss(plan.directory, plan.data, limit=plan.limit, seed=plan.seed)
         case Task.SENSES:
-            chosen = [tuple(mix) for mix in earlier.details["mixes"]] if earlier else None
+            choices = earlier.details["choices"] if earlier else []
             return word_senses(
-                subject, plan.data, column=name, limit=plan.limit, seed=plan.seed, chosen=chosen
+                subject,
+                plan.data,
+                column=name,
+                limit=plan.limit,
+                seed=plan.seed,
+                chosen=[Choice(**choice) for choice in choices],
             )
         case Task.STS:
             return similarity(subject, plan.data, column=name, limit=plan.limit)

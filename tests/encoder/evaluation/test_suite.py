@@ -1,0 +1,128 @@
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from encoder.evaluation import card
+from encoder.evaluation.command import Evaluate
+from encoder.evaluation.result import Form, Task
+from encoder.evaluation.suite import Plan, evaluate
+from encoder.evaluation.torch_model import TorchModel
+from encoder.runtime import Encoder, Precision
+from encoder.tokenizer import Truncation
+
+
+def plan(directory, data, **changes):
+    whole = Plan(
+        directory=directory,
+        data=data,
+        tasks=tuple(Task),
+        forms=(Form.TORCH, Form.FP32),
+        limit=None,
+        seed=0,
+        command="polyseme-model evaluate tiny --data DIR",
+    )
+    return replace(whole, **changes)
+
+
+@pytest.fixture(scope="module")
+def evaluation(exported, data):
+    return evaluate(plan(exported, data))
+
+
+def test_torch_answers_as_the_runtime_does(exported):
+    torch, onnx = TorchModel(exported), Encoder.load(exported, precision=Precision.FP32)
+    encoded = torch.tokenizer.encode(
+        ["the apple was juicy", "bank"], tokens_max=16, truncation=Truncation.ERROR
+    )
+    windows = [text.windows[0] for text in encoded]
+
+    np.testing.assert_allclose(torch.pooled(windows), onnx.pooled(windows), atol=1e-5)
+    for ours, theirs in zip(
+        torch.states(windows, [0, 2]), onnx.states(windows, [0, 2]), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_array_equal(torch.static(windows[0].ids), onnx.static(windows[0].ids))
+
+
+def test_both_forms_of_one_model_get_the_same_scores(evaluation):
+    assert evaluation.columns == ("torch fp32", "onnx fp32")
+    assert evaluation.partial == ""
+    for task in (Task.SENSES, Task.STS, Task.TATOEBA, Task.RETRIEVAL):
+        torch, onnx = (evaluation.results[task][column] for column in evaluation.columns)
+        assert [s.key for s in torch.scores] == [s.key for s in onnx.scores]
+        for ours, theirs in zip(torch.scores, onnx.scores, strict=True):
+            assert ours.value == pytest.approx(theirs.value, abs=0.01), ours.key
+
+
+def test_the_masked_language_model_is_scored_in_torch_alone(evaluation):
+    assert list(evaluation.results[Task.MLM]) == ["torch fp32"]
+    assert evaluation.results[Task.MLM]["torch fp32"].scores
+
+
+def test_apple_has_a_line_of_its_own_and_every_shot_a_deviation(evaluation):
+    scores = {s.key: s for s in evaluation.results[Task.SENSES]["torch fp32"].scores}
+
+    assert "senses.contextual.lda.apple" in scores
+    for shots in (1, 3, 10, 30):
+        assert scores[f"senses.contextual.lda.{shots}-shot"].deviation is not None
+    assert scores["senses.contextual.lda.macro"].deviation is None
+
+
+def test_the_same_seed_gives_the_same_evaluation(exported, data, evaluation):
+    again = evaluate(plan(exported, data, tasks=(Task.SENSES,), forms=(Form.TORCH,)))
+
+    assert (
+        again.results[Task.SENSES]["torch fp32"].scores
+        == evaluation.results[Task.SENSES]["torch fp32"].scores
+    )
+
+
+def test_a_whole_evaluation_goes_on_the_card_with_its_plot(exported, tmp_path, evaluation):
+    directory = shutil.copytree(exported, tmp_path / "tiny")
+
+    card.write(directory, evaluation)
+
+    assert card.PLOT in (directory / "README.md").read_text("utf-8")
+    assert "contextual, whitened + sentence" in (directory / card.PLOT).read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"limit": 3}, "at most 3 of each set"),
+        ({"tasks": (Task.STS, Task.SENSES)}, "without mlm, tatoeba, retrieval"),
+    ],
+)
+def test_less_than_all_of_it_is_partial(exported, data, changes, why):
+    assert evaluate(plan(exported, data, forms=(Form.TORCH,), **changes)).partial == why
+
+
+def test_the_command_prints_a_quick_look_and_writes_nothing(exported, data, capsys):
+    before = {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+
+    Evaluate(model=exported, data=data, tasks=["sts"], forms=["torch"], limit=20).cli_cmd()
+
+    printed = capsys.readouterr().out
+    assert "STS-B test en" in printed
+    assert "PARTIAL" in printed
+    assert "Nothing was written" in printed
+    assert before == {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": "nowhere"}, r"nowhere/sts/stsb/stsb-en-test\.tsv .*missing.*--tasks"),
+        ({"model": "nowhere"}, r"nowhere has no polyseme\.json; make one"),
+        ({"forms": ["int8"]}, r"has no int8 graphs.*polyseme-model export"),
+    ],
+)
+def test_the_command_ends_in_one_sentence_that_says_what_to_do(exported, data, changes, message):
+    command = Evaluate(
+        **{"model": exported, "data": data, "tasks": ["sts"], "forms": ["torch"], **changes}
+    )
+
+    with pytest.raises(SystemExit, match=message):
+        command.cli_cmd()

@@ -107,7 +107,12 @@ def is_mended_whole(finding: Finding) -> bool:
 
 
 def said(finding: Finding, data: Path) -> str:
-    return f"{finding.path.relative_to(data)}: {finding.problem}"
+    return f"{finding.path.relative_to(data)}: {problem_of(finding)}"
+
+
+def problem_of(finding: Finding) -> str:
+    """What is wrong, without the file's name, which stands before it."""
+    return finding.problem.removeprefix(f"{finding.path} is damaged: ")
 
 
 def told(repair: Repair) -> Sequence[str]:

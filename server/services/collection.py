@@ -26,12 +26,11 @@ from server.collections import (
 )
 from server.embedder import Embedder
 from server.errors import RequestInvalid
-from server.maintenance import checked, is_mended_whole
+from server.maintenance import checked, is_mended_whole, problem_of
 from server.pages import page_size_from
 from server.recipes import recipe_of
 from server.settings import Settings
 from server.snapshots import Snapshots
-from server.store_errors import without_directories
 from server.threads import in_thread
 
 P = ParamSpec("P")
@@ -120,7 +119,7 @@ class CollectionService(collection_pb2_grpc.CollectionServiceServicer):
             findings=[
                 collection_pb2.Finding(
                     file=str(finding.path.relative_to(self._settings.data)),
-                    problem=without_directories(finding.problem),
+                    problem=problem_of(finding),
                     repairable=is_mended_whole(finding),
                 )
                 for finding in findings

@@ -536,6 +536,7 @@ async def test_after_a_change_of_the_model_texts_are_refused_and_vectors_still_w
             await refusal(server.search(name, "ripe fruit")),
             await refusal(server.put(name, {"new": "A new sentence."})),
         ]
+        by_words = await server.search(name, "bridge", mode="SEARCH_MODE_LEXICAL")
         like = await server.search(name, query={"documentId": "laptop"}, highlight=True, k=1)
         stored = await server.get(name, "pie", with_vector=True)
         own = np.frombuffer(stored.vector.data, "<f4").tolist()
@@ -550,6 +551,7 @@ async def test_after_a_change_of_the_model_texts_are_refused_and_vectors_still_w
         assert refused.metadata["expected"] == expected
         assert refused.metadata["given"] not in ("", expected)
         assert "model is 'another'" in refused.metadata["differences"]
+    assert ids(by_words) == ["bridge"]
     assert ids(like) == ["shares"]
     assert ids(by_vector) == ["mine", "pie"]
 

@@ -61,6 +61,7 @@ class Store:
         self._home = directory / "collections"
         with translated(directory):
             self._home.mkdir(parents=True, exist_ok=True)
+            sync_directory(directory)
             self._directory_lock = DirectoryLock(directory / "LOCK")
         try:
             self._check_format()

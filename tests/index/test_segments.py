@@ -1,4 +1,7 @@
 import dataclasses
+import errno
+import os
+import threading
 
 import numpy as np
 import pytest
@@ -6,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index.builder import Plan, plan
+from index.checking import Part as Damage
 from index.documents import Document, Query
 from index.filter import And, Range
 from index.generation import Generation, Part
@@ -198,3 +202,67 @@ def test_recall_at_10_is_at_least_99_percent_before_and_after_a_restart(tmp_path
 
     assert before == after
     assert before >= 0.99
+
+
+def test_a_build_that_fails_harms_nothing_and_is_tried_again(
+    store, spec, documents, monkeypatch, caplog
+):
+    """The n-th sync of a build fails, for every n."""
+    collection = store.create(spec)
+    collection.upsert(documents(30))
+    before = answers(collection)
+    fails = []
+    real = os.fsync
+
+    def failing(descriptor):
+        if threading.current_thread().name == "segments" and len(fails) == 0:
+            countdown[0] -= 1
+            if countdown[0] == 0:
+                fails.append(1)
+                raise OSError(errno.ENOSPC, "a fault of the test")
+        real(descriptor)
+
+    monkeypatch.setattr("os.fsync", failing)
+    for n in range(1, 20):
+        countdown = [n]
+        fails.clear()
+        collection.upsert(documents(60, start=100))
+        collection.wait_for_builds()
+        collection.purge(Range("n", gte=100))
+        collection.wait_for_builds()
+        assert answers(collection) == before
+        if not fails:
+            break
+
+    assert n > 3
+    assert "no room to write" in caplog.text
+    assert collection.statistics().build_failure == ""
+    assert collection.check() == []
+
+
+def test_statistics_count_what_is_there(store, spec, documents):
+    collection = built(store, spec, documents)
+    collection.upsert(documents(10, start=295))
+
+    statistics = collection.statistics()
+
+    assert (statistics.documents, statistics.vectors) == (305, 305)
+    assert (statistics.buffer_vectors, statistics.tombstones) == (10, 5)
+    assert [(s.kind, s.vectors, s.tombstones) for s in statistics.segments] == [("scan", 295, 5)]
+    files = [path for path in collection.directory.rglob("*") if path.is_file()]
+    assert statistics.disk_bytes == sum(path.stat().st_size for path in files)
+    assert (statistics.building, statistics.sequence) == (False, 2)
+
+
+def test_check_names_a_segment_that_was_damaged_under_way(store, spec, documents):
+    collection = built(store, spec, documents)
+    [path] = (collection.directory / "segments").glob("*.faiss")
+    path.write_bytes(path.read_bytes()[:-1])
+
+    [finding] = collection.check()
+
+    assert (finding.part, finding.path) == (Damage.SEGMENT, path)
+    assert collection.state == "ready"
+    store.repair("fruit")
+    store.collection("fruit").wait_for_builds()
+    assert store.collection("fruit").check() == []

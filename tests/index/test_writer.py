@@ -2,6 +2,7 @@
 
 import dataclasses
 import sqlite3
+import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -196,3 +197,44 @@ def test_a_reader_sees_whole_generations(collection, documents):
 
     assert len(seen) > 10
     assert all(len(generations) <= 1 for generations in seen)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 6 MiB that is really full when it is full."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(mount)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield mount
+    # Lazily: a memory map of a segment lives as long as someone holds the collection.
+    subprocess.run(["umount", "--lazy", str(mount)], check=True)
+
+
+def test_on_a_full_disk_writes_are_refused_and_nothing_is_lost(
+    small_disk, spec, settings, documents
+):
+    with Store.open(small_disk, settings) as store:
+        collection = store.create(spec)
+        written = 0
+
+        def fill():
+            nonlocal written
+            while True:
+                made = documents(50, start=written)
+                collection.upsert([dataclasses.replace(d, text="long " * 60) for d in made])
+                written += 50
+
+        with pytest.raises(DiskFull):
+            fill()
+        assert collection.documents_count == written > 100
+        assert len(collection.search(Query(vector=np.ones(8), k=100, exact=True)).hits) == 100
+        with pytest.raises(DiskFull):
+            store.create(dataclasses.replace(spec, name="another"))
+        assert [c.name for c in store.list()] == ["fruit"]
+
+    with Store.open(small_disk, settings) as store:
+        collection = store.collection("fruit")
+        assert collection.documents_count == written
+        assert collection.get([f"d{written - 1}"])[0].text.startswith("long")

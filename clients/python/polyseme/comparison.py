@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
 from polyseme import methods
 from polyseme.errors import invalid
 from polyseme.plans import Plan, call
@@ -79,7 +80,7 @@ class Comparison:
         others = ", ".join(f"{kind} {margin:+.2f}" for margin, kind in margins)
         if best[0] <= 0:
             return f"None of the three tells the senses apart (margins: {others})."
-        return f"The {best[1]} tells the senses apart best (margins: {others})."
+        return f"Best at telling the senses apart: {best[1]} (margins: {others})."
 
     def __str__(self) -> str:
         lines = [f"{self.word!r} in {len(self.sentences)} sentences"]

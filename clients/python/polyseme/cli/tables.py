@@ -35,6 +35,14 @@ def pairs(rows: Iterable[tuple[str, object]]) -> Table:
     return made
 
 
+def grid() -> Table:
+    """Numbers and what they stand for."""
+    made = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    made.add_column(justify="right", style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    return made
+
+
 def head(vector: NDArray[np.float32], count: int = 4) -> str:
     """The first values of a vector."""
     values = " ".join(f"{x:+.3f}" for x in vector[:count])
@@ -149,16 +157,22 @@ def _matrix(values: NDArray[np.float32]) -> Text:
     """Cells coloured by their rank within the matrix, so that each kind uses its whole range."""
     count = len(values)
     others = np.sort(values[~np.eye(count, dtype=bool)])
-    text = Text("   " + "".join(f"{i + 1:^5}" for i in range(count)), style="dim")
+    text = Text("  " + "".join(f"{i + 1:>4}" for i in range(count)), style="dim")
     text.append("\n")
     for i in range(count):
-        text.append(f"{i + 1:>2} ", style="dim")
+        text.append(f"{i + 1:>2}", style="dim")
         for j in range(count):
-            cell = f"{values[i, j]:4.2f} " if values[i, j] >= 0 else f"{values[i, j]:4.1f} "
             share = np.searchsorted(others, values[i, j]) / max(1, len(others) - 1)
-            text.append(cell, style="dim" if i == j else _heat(float(share)))
+            style = "dim" if i == j else _heat(float(share))
+            text.append(f"{_cosine(float(values[i, j])):>4}", style=style)
         text.append("\n" if i + 1 < count else "")
     return text
+
+
+def _cosine(value: float) -> str:
+    """Such as `.87`, `-.12` and `1.0`: four characters, so that six sentences fit side by side."""
+    text = f"{value:.2f}"
+    return text[:-1] if abs(value) >= 0.995 else text.replace("0.", ".", 1)
 
 
 _HEAT = ("white on grey15", "white on dark_blue", "white on dodger_blue3", "black on spring_green3")

@@ -12,7 +12,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 PREFIX = "POLYSEME_"
 
 # The `polyseme` command's own variables; a shell that has them may start a server all the same.
-CLIENT_VARIABLES = frozenset({"POLYSEME_API_KEY", "POLYSEME_SERVER", "POLYSEME_TLS_CA"})
+CLIENT_VARIABLES = frozenset(
+    f"{PREFIX}{name}"
+    for name in ("API_KEY", "SERVER", "TLS_CA", "TLS_CLIENT_CERT", "TLS_CLIENT_KEY")
+)
 
 MIB = 1024 * 1024
 

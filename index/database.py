@@ -33,6 +33,7 @@ FORMAT = 1
 PAGE_BYTES = 8192
 WAL_BYTES_KEPT = 64 * 1024 * 1024  # a larger write-ahead log is truncated after its checkpoint
 CACHE_KIB = 16 * 1024  # of each connection
+FULL_BYTES = 256 * 1024  # a file system with less room than this is full
 BUSY_MS = 10_000  # nobody else writes; only a checkpoint can hold the file for a moment
 
 # The second when damaged text is part of an error's message.
@@ -142,7 +143,10 @@ def translated(path: Path) -> Iterator[None]:
 def _translation(error: sqlite3.Error, path: Path) -> DiskFull | DataDamaged | StorageFailed:
     # The low byte is the primary code: sqlite.org/rescode.html
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
+    # A shared-memory file that cannot grow is reported as an input/output error.
+    unwritable = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+    crowded = unwritable and free_bytes(path.parent) < FULL_BYTES
+    if code == sqlite3.SQLITE_FULL or crowded:
         return DiskFull(path, free_bytes(path.parent))
     undecodable = str(error).startswith("Could not decode to UTF-8")  # the module's own, codeless
     if undecodable or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):

@@ -10,9 +10,11 @@ from typing import TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from encoder.checkpoint import load_sentence_encoder
 from encoder.graph import GraphBuilder, WeightsFile
+from encoder.int8 import Int8
 from encoder.linear import Arithmetic, Fp16, Fp32
 from encoder.manifest import (
     Graph,
@@ -65,7 +67,9 @@ def export_directory(
         with tempfile.TemporaryDirectory(dir=directory, prefix=".export-") as folder:
             trial = Path(folder)
             progress(f"{precision}: writing graphs")
-            write_graphs(trial, model, precision, _arithmetic(precision))
+            write_graphs(
+                trial, model, precision, _arithmetic(precision, model, tokenizer, manifest)
+            )
             progress(f"{precision}: comparing them with torch")
             parity = compare(trial, model, precision, sample)
             require(precision, parity)
@@ -220,12 +224,46 @@ def _cosine(left: Floats, right: Floats) -> Floats:
     return np.asarray((left * right).sum(axis=1) / lengths)
 
 
-def _arithmetic(precision: Precision) -> Arithmetic:
+def _arithmetic(
+    precision: Precision, model: SentenceEncoder, tokenizer: Tokenizer, manifest: Manifest
+) -> Arithmetic:
     match precision:
         case Precision.FP32:
             return Fp32()
         case Precision.FP16:
             return Fp16()
+        case Precision.INT8:
+            sample = sample_batches("calibration", tokenizer, manifest)
+            return Int8(channel_peaks(model, sample))
+
+
+def channel_peaks(model: SentenceEncoder, batches: Sequence[Batch]) -> dict[str, Floats]:
+    """For each linear layer of the encoder, the largest absolute value of each input channel."""
+    peaks: dict[str, Floats] = {}
+
+    def watch(name: str, present: NDArray[np.bool_]) -> Callable[[object, tuple[Tensor]], None]:
+        def see(_: object, inputs: tuple[Tensor]) -> None:
+            seen = np.abs(inputs[0].numpy()[present]).max(axis=0)
+            peaks[name] = np.maximum(peaks.get(name, seen), seen)
+
+        return see
+
+    linears = {
+        name: module
+        for name, module in model.encoder.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    for batch in batches:
+        present = batch["mask"].astype(bool)
+        hooks = [
+            linear.register_forward_pre_hook(watch(name, present))
+            for name, linear in linears.items()
+        ]
+        with torch.inference_mode():
+            model.encoder(torch.from_numpy(batch["ids"]), torch.from_numpy(batch["mask"]))
+        for hook in hooks:
+            hook.remove()
+    return peaks
 
 
 def _replace(new: Path, old: Path) -> None:

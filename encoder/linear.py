@@ -1,5 +1,6 @@
 """A linear layer in a graph, in each precision: the one place where precisions differ."""
 
+from enum import Enum, auto
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,14 @@ from encoder.graph import GraphBuilder
 Floats = NDArray[np.float32]
 
 
+class Activations(Enum):
+    """What a linear layer reads, as far as it matters to rounding."""
+
+    STEADY = auto()  # a norm's output, or attention's mix of values
+    GELU = auto()  # never below -0.17, with high peaks
+    GATED = auto()  # of both signs, with high peaks
+
+
 class Arithmetic(Protocol):
     """How a graph looks up embeddings and multiplies by matrices. States between are fp32."""
 
@@ -17,7 +26,13 @@ class Arithmetic(Protocol):
         """Rows of `table` (rows, width) for `ids`, in fp32."""
 
     def linear(
-        self, graph: GraphBuilder, name: str, states: str, weight: Floats, bias: Floats | None
+        self,
+        graph: GraphBuilder,
+        name: str,
+        states: str,
+        weight: Floats,
+        bias: Floats | None,
+        activations: Activations,
     ) -> str:
         """`states` (..., in) times `weight` (in, out), plus `bias` (out,)."""
 
@@ -32,7 +47,13 @@ class Fp32:
         return graph.add("Gather", graph.weight(name, table), ids)
 
     def linear(
-        self, graph: GraphBuilder, name: str, states: str, weight: Floats, bias: Floats | None
+        self,
+        graph: GraphBuilder,
+        name: str,
+        states: str,
+        weight: Floats,
+        bias: Floats | None,
+        activations: Activations,
     ) -> str:
         product = graph.add("MatMul", states, graph.weight(f"{name}.weight", weight))
         return _plus(graph, f"{name}.bias", product, bias)
@@ -49,7 +70,13 @@ class Fp16:
         return graph.cast(rows, np.float32)
 
     def linear(
-        self, graph: GraphBuilder, name: str, states: str, weight: Floats, bias: Floats | None
+        self,
+        graph: GraphBuilder,
+        name: str,
+        states: str,
+        weight: Floats,
+        bias: Floats | None,
+        activations: Activations,
     ) -> str:
         half = graph.cast(states, np.float16)
         product = graph.add("MatMul", half, graph.weight(f"{name}.weight", _half(weight)))

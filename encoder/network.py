@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from encoder.config import EncoderConfig, Layout, Pooling
 from encoder.graph import GraphBuilder
-from encoder.linear import Arithmetic, Floats
+from encoder.linear import Activations, Arithmetic, Floats
 
 # Large enough that softmax gives exactly 0, small enough that no sum with it overflows.
 MASKED = -1e30
@@ -63,14 +63,20 @@ class Network:
         graph = self._graph
         if pooling is Pooling.CLS:
             return graph.add("Gather", states, graph.weight("first", np.array(0)), axis=1)
-        present = graph.add("Unsqueeze", graph.cast(mask, np.float32), graph.integers(2))
-        axis = graph.integers(1)
+        present = graph.cast(mask, np.float32)
         if pooling is Pooling.MAX:
             absent = graph.add("Sub", graph.scalar(1.0), present)
-            lowered = graph.add("Add", states, graph.add("Mul", absent, graph.scalar(MASKED)))
-            return graph.add("ReduceMax", lowered, axis, keepdims=0)
-        total = graph.add("ReduceSum", graph.add("Mul", states, present), axis, keepdims=0)
-        return graph.add("Div", total, graph.add("ReduceSum", present, axis, keepdims=0))
+            lowering = graph.add("Mul", absent, graph.scalar(MASKED))
+            lowering = graph.add("Unsqueeze", lowering, graph.integers(2))
+            lowered = graph.add("Add", states, lowering)
+            return graph.add("ReduceMax", lowered, graph.integers(1), keepdims=0)
+        # As a product, since onnxruntime's ReduceSum over a middle axis adds in an order that
+        # depends on how many rows there are: a vector would depend on its batch's padding. Of
+        # two equal rows, since a product with a single row takes a kernel with the same fault.
+        count = graph.add("ReduceSum", present, graph.integers(1), keepdims=1)
+        share = graph.add("Unsqueeze", graph.add("Div", present, count), graph.integers(1))
+        twice = graph.add("MatMul", graph.add("Concat", share, share, axis=1), states)
+        return graph.add("Gather", twice, graph.weight("first", np.array(0)), axis=1)
 
     def project(self, vectors: str, weight: Floats, bias: Floats | None) -> str:
         """The linear layer after pooling, in fp32 in every precision: it costs next to nothing."""
@@ -133,10 +139,10 @@ class Network:
         inner = self._linear(f"{name}.feed_forward.inner", states)
         if self._config.layout is Layout.MODERNBERT:
             activated, gate = graph.split("Split", inner, outputs=2, axis=-1, num_outputs=2)
-            inner = graph.add("Mul", graph.add("Gelu", activated), gate)
-        else:
-            inner = graph.add("Gelu", inner)
-        return self._linear(f"{name}.feed_forward.outer", inner)
+            gated = graph.add("Mul", graph.add("Gelu", activated), gate)
+            return self._linear(f"{name}.feed_forward.outer", gated, Activations.GATED)
+        activated = graph.add("Gelu", inner)
+        return self._linear(f"{name}.feed_forward.outer", activated, Activations.GELU)
 
     def _view(
         self, tokens: str, padding: str, *, local: bool
@@ -183,11 +189,10 @@ class Network:
         whole = graph.weight(name, np.ascontiguousarray(table, dtype=np.float32))
         return graph.add("Slice", whole, graph.integers(0), tokens, graph.integers(0))
 
-    def _linear(self, name: str, states: str) -> str:
+    def _linear(self, name: str, states: str, activations: Activations = Activations.STEADY) -> str:
         weight = np.ascontiguousarray(self._weights[f"{name}.weight"].T)
-        return self._arithmetic.linear(
-            self._graph, name, states, weight, self._weights.get(f"{name}.bias")
-        )
+        bias = self._weights.get(f"{name}.bias")
+        return self._arithmetic.linear(self._graph, name, states, weight, bias, activations)
 
     def _norm(self, name: str, states: str) -> str:
         graph = self._graph

@@ -73,11 +73,12 @@ def clean(root: Path, recipe: Recipe, cache: Path) -> tuple[Path, list[CleanFile
     shutil.rmtree(folder, ignore_errors=True)  # the remains of a run that was killed
     folder.mkdir(parents=True)
     files = _clean_all(root, recipe, folder)
-    if sum(file.kept for file in files) < LINES_MIN:
+    lines = sum(file.kept + file.held_out for file in files)
+    if lines < LINES_MIN:
         shutil.rmtree(folder)
         raise CorpusInvalid(
-            f"{root} has {sum(file.kept for file in files)} lines of text; at least {LINES_MIN} "
-            "are needed to learn from and to hold out (one paragraph per line)"
+            f"{root} has {lines} lines of text; at least {LINES_MIN} are needed to learn from "
+            "and to hold out (one paragraph per line)"
         )
     write_atomically(manifest, json.dumps([asdict(file) for file in files], indent=1).encode())
     return folder, files

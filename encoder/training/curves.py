@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
+from xml.sax.saxutils import escape
 
 from encoder.training.atomic import write_atomically
 
@@ -71,7 +72,7 @@ def plot(curves: Mapping[str, Points], title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        f'<text x="{MARGIN}" y="24" font-size="15">{title}</text>',
+        f'<text x="{MARGIN}" y="24" font-size="15">{escape(title)}</text>',
         f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 12}" text-anchor="end">million tokens</text>',
         f'<text x="8" y="{MARGIN - 12}">nats per guessed token</text>',
     ]

@@ -33,9 +33,10 @@ from encoder.training.streams import Tokenized, tokenize
 from encoder.training.vocabulary import SPECIAL_TOKENS
 from encoder.training.workers import Workers
 
-LOG_TOKENS = 250_000  # between two lines of the training curve
-EVALUATION_TOKENS = 2_500_000  # between two evaluations
-DRY_STEPS = 3  # of each stage; the first is slower and not counted
+LOG_TOKENS = 250_000  # between two lines of the training curve; less in a short run
+LOG_LINES_MIN = 200
+EVALUATION_TOKENS = 2_500_000  # between two evaluations; less in a short run
+EVALUATIONS_MIN = 10
 
 
 class Interrupted(Exception):
@@ -195,10 +196,12 @@ class Run:
             return
         last = step.number + 1 == self._recipe.steps
         place = {"step": step.number + 1, "tokens": done}
-        if done // LOG_TOKENS > step.tokens_before // LOG_TOKENS or last:
+        every = min(LOG_TOKENS, self._recipe.tokens // LOG_LINES_MIN + 1)
+        if done // every > step.tokens_before // every or last:
             self._curves.add({**place, **window.line(step)})
             window.clear()
-        if done // EVALUATION_TOKENS > step.tokens_before // EVALUATION_TOKENS or last:
+        every = min(EVALUATION_TOKENS, self._recipe.tokens // EVALUATIONS_MIN + 1)
+        if done // every > step.tokens_before // every or last:
             held_out = {k: round(v, 4) for k, v in self._training.evaluate().items()}
             self._curves.add({**place, "held_out": held_out})
 
@@ -264,7 +267,7 @@ class Run:
             first += stage.steps
         started = time.monotonic()
         held_out = self._training.evaluate()
-        evaluations = self._recipe.tokens // EVALUATION_TOKENS + 1
+        evaluations = max(EVALUATIONS_MIN, self._recipe.tokens // EVALUATION_TOKENS)
         total_s += evaluations * (time.monotonic() - started)
         parameters = sum(p.numel() for p in self._training.model.parameters())
         say(f"{parameters:,} parameters; held-out text: {', '.join(held_out) or 'none'}")
@@ -274,13 +277,13 @@ class Run:
         )
 
     def _time(self, step: Step) -> float:
-        seconds = []
-        for _ in range(DRY_STEPS):
+        """Seconds of the step, the first time not counted: memory is found then."""
+        begun = 0.0
+        for _ in range(2):
             begun = time.monotonic()
             self._training.steps_done = step.number
             self._training.train(step)
-            seconds.append(time.monotonic() - begun)
-        return min(seconds[1:])
+        return time.monotonic() - begun
 
 
 class _Window:

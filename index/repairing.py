@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from index import database
+from index.checking import Part
 from index.errors import DataDamaged
-from index.files import sync_directory
+from index.files import sync_directory, translated
 from index.records import Reader, Record, insert, insert_derived
 from index.spec import CollectionSpec
+
+log = logging.getLogger(__name__)
 
 NEW_NAME = "documents.sqlite3.repaired"
 SPEC_COPY_NAME = "collection.json"  # read only when the database cannot say what it was
@@ -29,21 +33,42 @@ class Repair:
     salvaged: bool = False  # the database was written anew
 
 
-def rebuild_derived(reader: Reader) -> None:
+def mend(directory: Path, spec: CollectionSpec, damaged: Collection[Part]) -> Repair:
+    """Make the database in `directory`, which nobody has open, whole again.
+
+    Raises DiskFull, StorageFailed; then it is as it was.
+    """
+    path = directory / database.FILE_NAME
+    with translated(path), database.translated(path):
+        if Part.DERIVED in damaged and Part.DATABASE not in damaged:
+            try:
+                rebuild_derived(path, spec)
+            except (DataDamaged, *database.ERRORS) as error:
+                log.warning("%s: %s; its documents are copied into a new database", path, error)
+                damaged = [Part.DATABASE]
+        if Part.DATABASE not in damaged:
+            return Repair()
+        fresh = directory / f"{database.FILE_NAME}.tmp"
+        fresh.unlink(missing_ok=True)
+        repair = salvage(path, fresh, spec)
+        put_in_place(directory, fresh)
+        return repair
+
+
+def rebuild_derived(path: Path, spec: CollectionSpec) -> None:
     """Make words and filter values again from the documents, in one transaction."""
-    connection = reader.connection
-    connection.execute("BEGIN IMMEDIATE")
+    connection = database.connect(path, writer=True)
+    reader = Reader(connection, path, spec.dimensions)
     try:
+        connection.execute("BEGIN IMMEDIATE")
         connection.execute("DELETE FROM fields")
         connection.execute("DROP TABLE lexical")
         connection.execute(database.LEXICAL_TABLE)
         for record in list(reader.select("1 ORDER BY row", ())):
             insert_derived(connection, record)
         connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+    finally:
+        connection.close()  # which rolls back what was not committed
 
 
 def salvage(path: Path, target: Path, spec: CollectionSpec) -> Repair:

@@ -33,15 +33,7 @@ from index.errors import (
     StoreError,
 )
 from index.files import DirectoryLock, sync_directory, translated, write_file
-from index.records import Reader
-from index.repairing import (
-    SPEC_COPY_NAME,
-    Repair,
-    put_in_place,
-    rebuild_derived,
-    salvage,
-    spec_of,
-)
+from index.repairing import SPEC_COPY_NAME, Repair, mend, spec_of
 from index.settings import StoreSettings
 from index.spec import JSON, CollectionSpec
 
@@ -182,28 +174,16 @@ class Store:
                 spec = collection.spec
                 damaged.update(finding.part for finding in collection.check())
                 self._collections.pop(name).close()
-            repair = self._mend(self._home / name, spec, damaged)
-            self._collections[name] = Collection(self._home / name, self.settings)
+            try:
+                repair = mend(self._home / name, spec, damaged)
+                collection = Collection(self._home / name, self.settings)
+            except StoreError as error:
+                self._damaged[name] = error
+                raise
+            self._collections[name] = collection
             self._damaged.pop(name, None)
-            repair.kept_documents = self._collections[name].documents_count
+            repair.kept_documents = collection.documents_count
             return repair
-
-    def _mend(self, directory: Path, spec: CollectionSpec, damaged: set[Damage]) -> Repair:
-        path = directory / database.FILE_NAME
-        with translated(path), database.translated(path):
-            if Damage.DATABASE in damaged:
-                fresh = directory / f"{database.FILE_NAME}.tmp"
-                fresh.unlink(missing_ok=True)
-                repair = salvage(path, fresh, spec)
-                put_in_place(directory, fresh)
-                return repair
-            if Damage.DERIVED in damaged:
-                connection = database.connect(path, writer=True)
-                try:
-                    rebuild_derived(Reader(connection, path, spec.dimensions))
-                finally:
-                    connection.close()
-        return Repair()
 
     def close(self) -> None:
         """Close every collection and let another process in."""

@@ -8,7 +8,7 @@ import pytest
 
 from index.checking import Part
 from index.documents import Query, SearchMode
-from index.errors import DataDamaged, ReadOnly, StoreError
+from index.errors import DataDamaged, DiskFull, ReadOnly, StoreError
 from index.filter import Equal
 from index.spec import CollectionSpec
 from index.store import Store
@@ -117,6 +117,43 @@ def test_a_file_that_is_no_database_is_named_and_the_rest_is_served(directory, s
         repair = store.repair("fruit")
         assert repair.salvaged
         assert store.collection("fruit").upsert(documents(1)).inserted == 1
+
+
+def test_words_whose_table_cannot_even_be_opened_cost_no_document(directory, settings):
+    connection = sqlite3.connect(directory / DATABASE)
+    connection.execute("PRAGMA writable_schema = ON")
+    with connection:
+        connection.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, 'tokenize =', 'tokenize 9')"
+            " WHERE name = 'lexical'"
+        )
+    connection.close()
+
+    with Store.open(directory, settings) as store:
+        repair = store.repair("fruit")
+
+        assert (repair.lost, repair.kept_documents) == ([], 200)
+        assert store.collection("fruit").check() == []
+        words = Query(mode=SearchMode.LEXICAL, text="odd", k=200)
+        assert len(store.collection("fruit").search(words).hits) == 100
+
+
+def test_a_repair_that_fails_leaves_the_collection_named_as_damaged(
+    directory, settings, monkeypatch
+):
+    execute(directory / DATABASE, "DELETE FROM vectors WHERE row = 5")
+
+    def full(*_):
+        raise OSError(28, "a fault of the test")
+
+    with Store.open(directory, settings) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr("index.repairing.salvage", full)
+            with pytest.raises(DiskFull):
+                store.repair("fruit")
+        with pytest.raises(DiskFull):
+            store.collection("fruit")
+        assert store.repair("fruit").kept_documents == 199
 
 
 @pytest.mark.parametrize("step", ["database", "log"])

@@ -68,11 +68,11 @@ class Pretrain(_Common):
             self._run()
 
     def _run(self) -> None:
-        # torch takes seconds to import; --help must not
+        recipe = _recipe(self)
+        # torch takes seconds to import; --help and a misspelt key must not
         from encoder.training.run import Interrupted, Run
         from encoder.training.workers import Workers
 
-        recipe = _recipe(self)
         workers = Workers.join()
         settings = self._settings(workers)
         try:

@@ -10,7 +10,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from polyseme.v1 import admin_pb2, encoder_pb2, encoder_pb2_grpc
+from polyseme.v1 import admin_pb2, common_pb2, encoder_pb2, encoder_pb2_grpc
 
 from encoder.manifest import ModelDamaged, ModelNotFound
 from server.app import SERVICES, AddressUnavailable, Application, TlsFilesUnreadable, running
@@ -91,11 +91,15 @@ async def test_a_cancelled_call_uses_no_model_time(serving):
 
 async def test_a_deadline_that_passes_in_the_queue_ends_the_call_and_its_work(serving):
     async with serving(batch_tokens_max=256) as slow:
-        error = await refused(slow.encoder.Embed(Request(inputs=[LONG] * 200), timeout=0.2))
-        seen = await until(slow, lambda seen: seen.texts + seen.abandoned_texts == 200)
+        before = slow.encoder.Embed(Request(inputs=[LONG] * 400))
+        await until(slow, lambda seen: seen.queue_texts > 300)
+        late = Request(inputs=["a", "b", "c"], priority=common_pb2.PRIORITY_BULK)
+        error = await refused(slow.encoder.Embed(late, timeout=0.3))
+        seen = await until(slow, lambda seen: seen.abandoned_texts > 0)
+        before.cancel()
 
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert seen.abandoned_texts > 100
+    assert seen.abandoned_texts == 3
     (embed,) = [m for m in seen.methods if m.method.endswith("/Embed")]
     assert embed.calls["DEADLINE_EXCEEDED"] == 1
 

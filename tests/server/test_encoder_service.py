@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 Request = encoder_pb2.EmbedRequest
 Options = encoder_pb2.EmbedOptions
-LONG = "apples and oranges are fruit. " * 200  # about 1,200 tokens; the model reads 256
+LONG = "apples and oranges are fruit. " * 100  # about 600 tokens; the model reads 256
 
 
 def values(vector):
@@ -89,9 +89,9 @@ async def test_the_same_text_gives_the_same_bytes_whatever_its_batch(stubs):
     text = "The pitch of the roof is steep."
     alone = vectors_of(await stubs.encoder.Embed(Request(inputs=[text])))[0]
 
-    crowd = [f"{LONG[: 7 * n]} {n}" for n in range(1, 40)]
+    crowd = [f"{LONG[: 7 * n]} {n}" for n in range(1, 20)]
     replies = await asyncio.gather(
-        *(stubs.encoder.Embed(Request(inputs=[*crowd[n:], text])) for n in range(0, 40, 10))
+        *(stubs.encoder.Embed(Request(inputs=[*crowd[n:], text])) for n in range(0, 20, 5))
     )
 
     for reply in replies:
@@ -133,7 +133,7 @@ async def test_head_and_tail_read_the_ends_of_a_long_text(stubs, encoder):
         )
         tokens = reply.embeddings[0].tokens
         assert (tokens.tokens_used, tokens.truncated) == (256, True)
-        assert tokens.tokens_total > 1000
+        assert tokens.tokens_total > 500
 
 
 async def test_windows_average_all_of_a_long_text(stubs, encoder):
@@ -525,7 +525,7 @@ async def test_tokens_come_and_go(stubs):
 
     assert [token.text for token in reply.results[0].tokens][:2] == ["[CLS]", "apple"]
     assert [token.special for token in reply.results[1].tokens] == [True, True]
-    assert len(reply.results[2].tokens) > 1000
+    assert len(reply.results[2].tokens) > 500
     for text, result in zip(texts, reply.results, strict=True):
         for token in result.tokens:
             inside = text[token.span.start : token.span.end]

@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="what runs the model")
     threads: NonNegativeInt = Field(
-        default=0, description="CPU threads of one model call; 0: one a physical core"
+        default=0, description="CPU threads of one model call; 0: as many as the process may use"
     )
     model_workers: PositiveInt = Field(
         default=1,

@@ -30,7 +30,7 @@ def nearest_to_each(
 ) -> list[Ranked]:
     """`nearest` for each of (n, width) queries."""
     found: list[list[Ranked]] = [[] for _ in queries]
-    for part in generation.parts:
+    for part in generation.live_parts:
         proposals = _proposals(part, queries, k, settings)
         for answers, positions, query in zip(found, proposals, queries, strict=True):
             answers.append(_scored(part, positions, query))
@@ -45,12 +45,14 @@ def nearest_exactly(
 ) -> Ranked:
     """The true k nearest rows, among the rising `allowed` ones if they are given."""
     return merged(
-        [_scored(part, _exact(part, query, k, allowed), query) for part in generation.parts], k
+        [_scored(part, _exact(part, query, k, allowed), query) for part in generation.live_parts], k
     )
 
 
 def merged(answers: Sequence[Ranked], k: int) -> Ranked:
     """The k best of all, and whatever ties with the last of them; equal scores by row."""
+    if not answers:
+        return np.empty(0, np.int64), np.empty(0)
     rows = np.concatenate([rows for rows, _ in answers])
     scores = np.concatenate([scores for _, scores in answers])
     order = np.lexsort((rows, -scores))

@@ -109,6 +109,11 @@ class Generation:
         return (*self.segments, self.buffer)
 
     @cached_property
+    def live_parts(self) -> tuple[Part, ...]:
+        """Those that hold anything."""
+        return tuple(part for part in self.parts if part.live)
+
+    @cached_property
     def live(self) -> int:
         return sum(part.live for part in self.parts)
 

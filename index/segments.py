@@ -192,7 +192,8 @@ class Segments:
         path = self._path(name, "vectors")
         if path.stat().st_size != count * self._width * 4:
             raise DataDamaged(path, "it has the wrong size")
-        return np.memmap(path, "<f4", "r", shape=(count, self._width))
+        # As a plain array: indexing numpy's own subclass takes longer than a short search may.
+        return np.memmap(path, "<f4", "r", shape=(count, self._width)).view(np.ndarray)
 
     # Writing
 

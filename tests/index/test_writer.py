@@ -238,3 +238,22 @@ def test_on_a_full_disk_writes_are_refused_and_nothing_is_lost(
         collection = store.collection("fruit")
         assert collection.documents_count == written
         assert collection.get([f"d{written - 1}"])[0].text.startswith("long")
+
+
+def test_a_writer_behind_full_groups_leads_until_its_own_change_is_done(
+    tmp_path, spec, settings, documents
+):
+    one_by_one = dataclasses.replace(settings, group_writes_max=1)
+    with Store.open(tmp_path / "data", one_by_one) as store, ThreadPoolExecutor(16) as pool:
+        collection = store.create(spec)
+        writer = collection._writer  # its lock makes all of them wait before anyone leads
+        with writer.lock:
+            calls = [
+                pool.submit(collection.upsert, [document])
+                for document in documents(writer._settings.group_writes_max * 16)
+            ]
+            while len(writer._waiting) < len(calls):
+                pass
+        sequences = sorted(call.result().sequence for call in calls)
+
+    assert sequences == list(range(sequences[0], sequences[0] + 16))

@@ -1,0 +1,315 @@
+"""What does the service add to the engines below it?
+
+    python bench/service.py --model models/all-minilm-l6-v2 --texts FILE [--documents 100000]
+
+Starts a server on loopback and compares, alternating in one run on the same cores:
+
+- Embed of 1 and of 1,000 texts through gRPC with the same ONNX graph on plain onnxruntime
+  (the same tokenizer, batches of 32 sorted by length, mean-free of any service);
+- Search on `--documents` documents through gRPC with FAISS in process on the same vectors
+  (`PQ192x4fs,Refine(SQ8)`, the best setting known for this size), with the recall of both.
+
+FILE holds a text a line (.txt or .txt.xz); vectors are real, made by the model once and kept in
+`--cache`. Read ratios, not absolutes: client and server share this machine's cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import lzma
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import faiss
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from polyseme import Client
+from polyseme.searching import ByVector
+
+from encoder.runtime import Encoder, Precision, normalize
+from encoder.tokenizer import Tokenizer, Truncation
+
+TOKENS_MAX = 256
+EMBED_TEXTS = 1_000
+K = 10
+BATCH = 32
+QUERIES = 256
+Vectors = NDArray[np.float32]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--texts", type=Path, required=True)
+    parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--precision", default="int8")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--cache", type=Path, default=Path(".cache/bench"))
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    chosen = parser.parse_args()
+
+    texts = read_texts(chosen.texts, chosen.documents + QUERIES)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="polyseme-bench-") as data:
+        with serving(chosen.model, chosen.precision, Path(data)) as client:
+            plain = PlainRuntime(chosen.model, chosen.precision)
+            rows += embed_rows(client, plain, texts, chosen.rounds)
+            vectors = cached_vectors(chosen, texts)
+            rows += search_rows(client, texts, vectors, chosen.rounds)
+    print(f"\n{machine()}; model {chosen.model.name} {chosen.precision}; {chosen.rounds} rounds")
+    print(table(rows))
+    if chosen.json:
+        chosen.json.write_text(json.dumps([row.as_dict() for row in rows], indent=1))
+
+
+class Row:
+    """Two ways to do one thing: seconds of every round, and what else is worth saying."""
+
+    def __init__(self, name: str, unit: str, per_round: float, note: str = "") -> None:
+        self.name, self.unit, self.per_round, self.note = name, unit, per_round, note
+        self.plain: list[float] = []
+        self.served: list[float] = []
+
+    def alternate(self, plain: Callable[[], object], served: Callable[[], object], n: int) -> Row:
+        plain(), served()  # warm both
+        for _ in range(n):
+            self.plain.append(seconds(plain))
+            self.served.append(seconds(served))
+        return self
+
+    def figure(self, times: Sequence[float]) -> float:
+        """Milliseconds for one, or how many a second."""
+        typical = statistics.median(times)
+        return typical * 1e3 / self.per_round if self.unit == "ms" else self.per_round / typical
+
+    @property
+    def ratio(self) -> float:
+        """Service over plain engine; above 1 the service is better."""
+        return statistics.median(self.plain) / statistics.median(self.served)
+
+    @property
+    def spread(self) -> float:
+        """Half the range between quartiles over the median, of the service."""
+        low, _, high = statistics.quantiles(self.served, n=4)
+        return (high - low) / 2 / statistics.median(self.served)
+
+    def as_dict(self) -> dict[str, object]:
+        figures = {"plain": self.figure(self.plain), "service": self.figure(self.served)}
+        return {"name": self.name, "unit": self.unit, "ratio": self.ratio, **figures}
+
+
+def embed_rows(
+    client: Client, plain: PlainRuntime, texts: Sequence[str], rounds: int
+) -> list[Row]:
+    many = texts[:EMBED_TEXTS]
+    short = [text for text in texts if 40 <= len(text) <= 70][:200]  # about 13 tokens
+    check_same(plain.embed(many[:64]), client.embed(many[:64], truncation="head").array)
+    one = Row("Embed, 1 short text, p50", "ms", 1)
+    turn = itertools.cycle(short)
+    one.alternate(
+        lambda: plain.embed([next(turn)]),
+        lambda: client.embed([next(turn)], truncation="head"),
+        max(200, rounds * 20),
+    )
+    bulk = Row(f"Embed, {EMBED_TEXTS} texts in one call", "texts/s", EMBED_TEXTS)
+    bulk.alternate(
+        lambda: plain.embed(many), lambda: client.embed(many, truncation="head"), rounds
+    )
+    return [one, bulk]
+
+
+def search_rows(
+    client: Client, texts: Sequence[str], vectors: Vectors, rounds: int
+) -> list[Row]:
+    corpus, queries = vectors[:-QUERIES], np.ascontiguousarray(vectors[-QUERIES:])
+    fingerprint = load(client, texts, corpus)
+    index = faiss.index_factory(
+        corpus.shape[1], "PQ192x4fs,Refine(SQ8)", faiss.METRIC_INNER_PRODUCT
+    )
+    index.train(corpus)
+    index.add(corpus)
+    index.k_factor = 4
+    truth = np.argsort(-(queries @ corpus.T), axis=1)[:, :K]
+
+    def served(rows: Vectors) -> list[list[int]]:
+        wanted = [ByVector(row, fingerprint) for row in rows]
+        answers = client.search_many("bench", wanted, k=K, ids_only=True)
+        return [[int(hit.id) for hit in answer] for answer in answers]
+
+    def note(found: Sequence[Sequence[int]], plain: NDArray[np.int64]) -> str:
+        ours = np.mean([len(set(a) & set(b)) / K for a, b in zip(found, truth, strict=True)])
+        theirs = np.mean([len(set(a) & set(b)) / K for a, b in zip(plain, truth, strict=True)])
+        return f"recall@10 {theirs:.4f} / {ours:.4f}"
+
+    recall = note(served(queries), index.search(queries, K)[1])
+    turn = itertools.cycle(range(QUERIES))
+    size = f"{len(corpus):,} documents"
+    faiss.omp_set_num_threads(1)
+    one = Row(f"Search by vector, {size}, p50", "ms", 1, recall)
+
+    def single(row: int) -> object:
+        query = ByVector(queries[row], fingerprint)
+        return client.search("bench", query, k=K, ids_only=True)
+
+    one.alternate(
+        lambda: index.search(queries[[next(turn)]], K), lambda: single(next(turn)), 300
+    )
+    faiss.omp_set_num_threads(os.cpu_count() or 1)
+    batch = Row(f"Search by vector, {size}, 64 a call", "queries/s", 64)
+    batch.alternate(
+        lambda: index.search(queries[:64], K), lambda: served(queries[:64]), rounds * 5
+    )
+    return [one, batch]
+
+
+def load(client: Client, texts: Sequence[str], corpus: Vectors) -> str:
+    """Index the corpus through the API, by vector; wait for the index. Returns the fingerprint."""
+    fingerprint = client.create_collection("bench").fingerprint
+    assert fingerprint is not None
+    began = time.perf_counter()
+    client.write("bench", documents(texts, corpus, fingerprint.combined), batch_documents=500)
+    written = time.perf_counter()
+    while (held := client.get_collection("bench").statistics).building or held.buffered > 20_000:
+        time.sleep(0.2)
+    built = time.perf_counter()
+    print(
+        f"loaded {len(corpus):,} documents with vectors: {len(corpus) / (written - began):,.0f}/s "
+        f"durable; index ready {built - written:.1f} s later ({held.index_kind})"
+    )
+    return fingerprint.combined
+
+
+def documents(
+    texts: Sequence[str], corpus: Vectors, fingerprint: str
+) -> Iterator[dict[str, object]]:
+    for row, vector in enumerate(corpus):
+        yield {
+            "id": str(row),
+            "text": texts[row],
+            "vector": vector,
+            "vector_fingerprint": fingerprint,
+        }
+
+
+class PlainRuntime:
+    """What one writes by hand: tokenizer, onnxruntime with its defaults, sorted batches of 32."""
+
+    def __init__(self, model: Path, precision: str) -> None:
+        self._tokenizer = Tokenizer(model / "tokenizer.json")
+        self._session = onnxruntime.InferenceSession(
+            str(model / "onnx" / precision / "pooled.onnx"), providers=["CPUExecutionProvider"]
+        )
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """(texts, width), each of length 1."""
+        tokenized = self._tokenizer.encode(
+            texts, tokens_max=TOKENS_MAX, truncation=Truncation.HEAD
+        )
+        ids = [text.windows[0].ids for text in tokenized]
+        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+        vectors: Vectors | None = None
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            block = np.zeros((len(rows), len(ids[rows[-1]])), dtype=np.int64)
+            mask = np.zeros_like(block)
+            for line, row in enumerate(rows):
+                block[line, : len(ids[row])] = ids[row]
+                mask[line, : len(ids[row])] = 1
+            pooled = self._session.run(["pooled"], {"ids": block, "mask": mask})[0]
+            if vectors is None:
+                vectors = np.empty((len(ids), pooled.shape[1]), dtype=np.float32)
+            vectors[rows] = pooled
+        assert vectors is not None
+        return normalize(vectors)
+
+
+def check_same(plain: Vectors, served: Vectors) -> None:
+    worst = float((plain * served).sum(axis=1).min())
+    if worst < 0.9999:
+        sys.exit(f"the two ways disagree (cosine {worst}): the comparison would mean nothing")
+
+
+def cached_vectors(chosen: argparse.Namespace, texts: Sequence[str]) -> Vectors:
+    """The texts' vectors, from the cache when it has just these."""
+    chosen.cache.mkdir(parents=True, exist_ok=True)
+    file = chosen.cache / f"{chosen.model.name}-{chosen.texts.name}-{len(texts)}.npy"
+    if not file.exists():
+        encoder = Encoder.load(chosen.model, precision=Precision(chosen.precision))
+        tokenized = encoder.tokenizer.encode(texts, tokens_max=128, truncation=Truncation.HEAD)
+        order = sorted(range(len(texts)), key=lambda row: len(tokenized[row].windows[0].ids))
+        vectors = np.empty((len(texts), encoder.width), dtype=np.float32)
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            vectors[rows] = encoder.pooled([tokenized[row].windows[0] for row in rows])
+            print(f"\rvectors {start + len(rows):,}/{len(order):,}", end="", file=sys.stderr)
+        np.save(file, normalize(vectors))
+    loaded: Vectors = np.load(file)
+    return loaded
+
+
+def read_texts(file: Path, wanted: int) -> list[str]:
+    """The first sentences of 30 to 400 characters, each once."""
+    opened = lzma.open if file.suffix == ".xz" else open
+    found: dict[str, None] = {}
+    with opened(file, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            for sentence in re.split(r"(?<=[.!?])\s+(?=[A-ZÄÖÜÉ])", line.strip()):
+                if 30 <= len(sentence) <= 400:
+                    found[sentence] = None
+            if len(found) >= wanted:
+                return list(found)[:wanted]
+    sys.exit(f"{file} has {len(found):,} sentences; {wanted:,} are needed (--documents)")
+
+
+@contextmanager
+def serving(model: Path, precision: str, data: Path) -> Iterator[Client]:
+    port = 50_971
+    command = [sys.executable, "-m", "server.command", "serve", "--log-level", "warning"]
+    command += ["--address", f"127.0.0.1:{port}", "--model", str(model), "--data", str(data)]
+    server = subprocess.Popen([*command, "--precision", precision])
+    try:
+        with Client(f"127.0.0.1:{port}", timeout_s=120) as client:
+            client.wait_until_serving(timeout_s=60)
+            yield client
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def table(rows: Sequence[Row]) -> str:
+    lines = ["| | unit | engine alone | service | ratio | spread | |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        f"| {row.name} | {row.unit} | {row.figure(row.plain):,.2f} | {row.figure(row.served):,.2f} "
+        f"| {row.ratio:.2f} | ±{row.spread:.0%} | {row.note} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    names = f"onnxruntime {onnxruntime.__version__}, faiss {faiss.__version__}"
+    return f"{os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}, {names}"
+
+
+if __name__ == "__main__":
+    main()

@@ -35,8 +35,10 @@ def read_config(directory: Path) -> EncoderConfig:
         raise ModelNotFound(f"{directory} has no config.json: it is not a Hugging Face directory")
     try:
         return from_huggingface(json.loads(file.read_text("utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelDamaged(file, f"is not JSON: {error}") from None
+    except UnsupportedModel:
+        raise
+    except (ValueError, TypeError, AttributeError) as error:  # not JSON, or numbers that are none
+        raise ModelDamaged(file, f"makes no sense: {error}") from None
 
 
 def load_sentence_encoder(directory: Path) -> SentenceEncoder:

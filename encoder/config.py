@@ -90,17 +90,10 @@ class EncoderConfig:
             return
         if self.head_width % 2:
             raise ValueError(f"RoPE turns pairs, and a head's width {self.head_width} is odd")
-        if (
-            self.local_layers
-            and not 0 <= min(self.local_layers) <= max(self.local_layers) < self.layers
-        ):
-            raise ValueError(
-                f"local_layers {self.local_layers} names a layer outside 0 to {self.layers - 1}"
-            )
+        if outside := [i for i in self.local_layers if not 0 <= i < self.layers]:
+            raise ValueError(f"local_layers names {outside[0]}; there are {self.layers} layers")
         if self.local_window_tokens < 2:
-            raise ValueError(
-                f"local_window_tokens is {self.local_window_tokens}; it must be at least 2"
-            )
+            raise ValueError(f"local_window_tokens {self.local_window_tokens} is below 2")
 
     @property
     def layout(self) -> Layout:

@@ -1,11 +1,12 @@
 """A Hugging Face directory to a model directory: checked, copied, described."""
 
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer as RawTokenizer
-from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
 from encoder.checkpoint import SHARDS, WEIGHTS, load_sentence_encoder
 from encoder.config import UnsupportedModel
@@ -73,8 +74,8 @@ def import_directory(
 
 
 def default_word_layers(layers: int) -> tuple[int, ...]:
-    """The last half of the layers: context has arrived there, and the last alone is the
-    pretraining task's (Ethayarajh 2019, Vulić et al. 2020)."""
+    """The last half of the layers: context has arrived there, and the last alone is shaped by the
+    training task (Ethayarajh 2019; Vulić et al. 2020)."""
     return tuple(range(layers // 2 + 1, layers + 1))
 
 
@@ -104,8 +105,6 @@ def _tokenizer_from_vocabulary(source: Path) -> RawTokenizer:
             f"{source} has neither tokenizer.json nor vocab.txt; "
             "a tokenizer of another kind is missing here"
         )
-    import json
-
     file = source / "tokenizer_config.json"
     options = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     wrapped = BertWordPieceTokenizer(

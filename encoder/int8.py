@@ -1,7 +1,8 @@
 """Eight-bit arithmetic whose result for a token depends on that token alone.
 
-The usual dynamic quantisation takes one scale from the whole batch, so that a text's vector changes
-with its neighbours. Here scales are either fixed in advance, from sample texts, or each token's own:
+The usual dynamic quantisation takes one scale from the whole batch, so that a text's vector
+changes with its neighbours. Here scales are either fixed in advance, from sample texts, or each
+token's own:
 
 - Before a linear layer that reads a norm's output or attention's mix, values are steady: fixed
   scales, one a channel, folded into the weights (SmoothQuant, Xiao et al. 2022, equation 4).
@@ -12,13 +13,14 @@ Sums are whole numbers, so they are exact in any order. What remains in fp32 is 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoder.graph import GraphBuilder
-from encoder.linear import Activations, Floats
+from encoder.linear import Activations, Floats, Linear, add_bias
 
 Int8Array: TypeAlias = NDArray[np.int8]
 
@@ -26,9 +28,9 @@ Int8Array: TypeAlias = NDArray[np.int8]
 # all-MiniLM-L6-v2, 0.8 left the least error of 0.3, 0.5, 0.7 and 0.8 in each kind of layer.
 SMOOTHING = 0.8
 
-# onnxruntime multiplies unsigned states by signed weights. Without VNNI, as on many laptops, the
-# instruction adds two neighbouring products in 16 bits, and 255 * (127 + 127) is too large for that.
-# So neighbours' weights of one sign add up to 128 at most: 255 * 128 < 2 ** 15.
+# onnxruntime multiplies unsigned states by signed weights. Without VNNI, as on many laptops, an
+# instruction adds two neighbouring products in 16 bits, and 255 * (127 + 127) is too large for
+# that. So neighbours' weights of one sign add up to 128 at most: 255 * 128 < 2 ** 15.
 _PAIR_MAX = 127  # before rounding, which may add 1
 _WEIGHT_MAX = 127
 
@@ -55,55 +57,35 @@ class Int8:
         row_scales = graph.add("Gather", graph.weight(f"{name}.scales", scales), ids)
         return graph.add("Mul", graph.cast(rows, np.float32), row_scales)
 
-    def linear(
-        self,
-        graph: GraphBuilder,
-        name: str,
-        states: str,
-        weight: Floats,
-        bias: Floats | None,
-        activations: Activations,
-    ) -> str:
-        """`states` (..., in) times `weight` (in, out), plus `bias` (out,)."""
-        if activations is Activations.STEADY:
-            return self._fixed(graph, name, states, weight, bias)
-        return self._by_row(graph, name, states, weight, bias, activations)
+    def linear(self, graph: GraphBuilder, states: str, layer: Linear) -> str:
+        """The layer's answer (..., out) to `states` (..., in)."""
+        if layer.activations is Activations.STEADY:
+            return self._fixed(graph, states, layer)
+        return self._by_row(graph, states, layer)
 
     def product(self, graph: GraphBuilder, left: str, right: str) -> str:
         """A product of two activations, in fp32: a small part of the work."""
         return graph.add("MatMul", left, right)
 
-    def _fixed(
-        self, graph: GraphBuilder, name: str, states: str, weight: Floats, bias: Floats | None
-    ) -> str:
-        steps = channel_steps(self._peaks[name], weight)
-        scaled = graph.add("Mul", states, graph.weight(f"{name}.inverse_steps", 1 / steps))
-        whole = _quantize(graph, scaled, _SYMMETRIC_ZERO)
-        return _multiply(graph, name, whole, weight * steps[:, None], _SYMMETRIC_ZERO, bias)
+    def _fixed(self, graph: GraphBuilder, states: str, layer: Linear) -> str:
+        steps = channel_steps(self._peaks[layer.name], layer.weight)
+        inverse = graph.weight(f"{layer.name}.inverse_steps", 1 / steps)
+        whole = _quantize(graph, graph.add("Mul", states, inverse), _SYMMETRIC_ZERO)
+        stepped = replace(layer, weight=layer.weight * steps[:, None])
+        return _multiply(graph, whole, stepped, _SYMMETRIC_ZERO)
 
-    def _by_row(
-        self,
-        graph: GraphBuilder,
-        name: str,
-        states: str,
-        weight: Floats,
-        bias: Floats | None,
-        activations: Activations,
-    ) -> str:
-        if activations is Activations.GELU:
+    def _by_row(self, graph: GraphBuilder, states: str, layer: Linear) -> str:
+        if layer.activations is Activations.GELU:
             zero, step_min, magnitude = _GELU_ZERO, _GELU_MIN / _GELU_ZERO, states
         else:
             zero, step_min, magnitude = _SYMMETRIC_ZERO, _TINY, graph.add("Abs", states)
         peak = graph.add("ReduceMax", magnitude, graph.integers(-1), keepdims=1)  # (..., 1)
         step = graph.add("Mul", peak, graph.scalar(1 / (255 - zero)))
         step = graph.add("Max", step, graph.scalar(step_min))
-        whole = _quantize(graph, graph.add("Mul", states, graph.add("Reciprocal", step)), zero)
-        product = graph.add("Mul", _multiply(graph, name, whole, weight, zero, None), step)
-        return (
-            product
-            if bias is None
-            else graph.add("Add", product, graph.weight(f"{name}.bias", bias))
-        )
+        scaled = graph.add("Mul", states, graph.add("Reciprocal", step))
+        whole = _quantize(graph, scaled, zero)
+        product = _multiply(graph, whole, replace(layer, bias=None), zero)
+        return add_bias(graph, graph.add("Mul", product, step), layer)
 
 
 def channel_steps(peaks: Floats, weight: Floats) -> Floats:
@@ -132,20 +114,18 @@ def _quantize(graph: GraphBuilder, scaled: str, zero: int) -> str:
     return graph.add("QuantizeLinear", scaled, graph.scalar(1.0), _byte(graph, zero))
 
 
-def _multiply(
-    graph: GraphBuilder, name: str, states: str, weight: Floats, zero: int, bias: Floats | None
-) -> str:
+def _multiply(graph: GraphBuilder, states: str, layer: Linear, zero: int) -> str:
     """Whole states times whole weights, then scaled to fp32, in one node of onnxruntime's own."""
-    whole, scales = quantize_weight(weight)
+    whole, scales = quantize_weight(layer.weight)
     inputs = [
         states,
-        graph.weight(f"{name}.weight", whole),
+        graph.weight(f"{layer.name}.weight", whole),
         graph.scalar(1.0),
-        graph.weight(f"{name}.scales", scales),
+        graph.weight(f"{layer.name}.scales", scales),
         _byte(graph, zero),
     ]
-    if bias is not None:
-        inputs += ["", graph.weight(f"{name}.bias", bias)]
+    if layer.bias is not None:
+        inputs += ["", graph.weight(f"{layer.name}.bias", layer.bias)]
     return graph.add("MatMulIntegerToFloat", *inputs, domain=_DOMAIN)
 
 

@@ -1,5 +1,6 @@
 """A linear layer in a graph, in each precision: the one place where precisions differ."""
 
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -19,22 +20,24 @@ class Activations(Enum):
     GATED = auto()  # of both signs, with high peaks
 
 
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A linear layer: `weight` (in, out), `bias` (out,), and what it reads."""
+
+    name: str
+    weight: Floats
+    bias: Floats | None
+    activations: Activations = Activations.STEADY
+
+
 class Arithmetic(Protocol):
     """How a graph looks up embeddings and multiplies by matrices. States between are fp32."""
 
     def lookup(self, graph: GraphBuilder, name: str, table: Floats, ids: str) -> str:
         """Rows of `table` (rows, width) for `ids`, in fp32."""
 
-    def linear(
-        self,
-        graph: GraphBuilder,
-        name: str,
-        states: str,
-        weight: Floats,
-        bias: Floats | None,
-        activations: Activations,
-    ) -> str:
-        """`states` (..., in) times `weight` (in, out), plus `bias` (out,)."""
+    def linear(self, graph: GraphBuilder, states: str, layer: Linear) -> str:
+        """The layer's answer (..., out) to `states` (..., in)."""
 
     def product(self, graph: GraphBuilder, left: str, right: str) -> str:
         """A product of two activations, as attention's two are."""
@@ -46,17 +49,9 @@ class Fp32:
     def lookup(self, graph: GraphBuilder, name: str, table: Floats, ids: str) -> str:
         return graph.add("Gather", graph.weight(name, table), ids)
 
-    def linear(
-        self,
-        graph: GraphBuilder,
-        name: str,
-        states: str,
-        weight: Floats,
-        bias: Floats | None,
-        activations: Activations,
-    ) -> str:
-        product = graph.add("MatMul", states, graph.weight(f"{name}.weight", weight))
-        return _plus(graph, f"{name}.bias", product, bias)
+    def linear(self, graph: GraphBuilder, states: str, layer: Linear) -> str:
+        product = graph.add("MatMul", states, graph.weight(f"{layer.name}.weight", layer.weight))
+        return add_bias(graph, product, layer)
 
     def product(self, graph: GraphBuilder, left: str, right: str) -> str:
         return graph.add("MatMul", left, right)
@@ -69,26 +64,23 @@ class Fp16:
         rows = graph.add("Gather", graph.weight(name, _half(table)), ids)
         return graph.cast(rows, np.float32)
 
-    def linear(
-        self,
-        graph: GraphBuilder,
-        name: str,
-        states: str,
-        weight: Floats,
-        bias: Floats | None,
-        activations: Activations,
-    ) -> str:
+    def linear(self, graph: GraphBuilder, states: str, layer: Linear) -> str:
         half = graph.cast(states, np.float16)
-        product = graph.add("MatMul", half, graph.weight(f"{name}.weight", _half(weight)))
-        return _plus(graph, f"{name}.bias", graph.cast(product, np.float32), bias)
+        product = graph.add(
+            "MatMul", half, graph.weight(f"{layer.name}.weight", _half(layer.weight))
+        )
+        return add_bias(graph, graph.cast(product, np.float32), layer)
 
     def product(self, graph: GraphBuilder, left: str, right: str) -> str:
         halves = [graph.cast(value, np.float16) for value in (left, right)]
         return graph.cast(graph.add("MatMul", *halves), np.float32)
 
 
-def _plus(graph: GraphBuilder, name: str, value: str, bias: Floats | None) -> str:
-    return value if bias is None else graph.add("Add", value, graph.weight(name, bias))
+def add_bias(graph: GraphBuilder, product: str, layer: Linear) -> str:
+    """`product` plus the layer's bias, if it has one."""
+    if layer.bias is None:
+        return product
+    return graph.add("Add", product, graph.weight(f"{layer.name}.bias", layer.bias))
 
 
 def _half(values: Floats) -> NDArray[Any]:

@@ -33,8 +33,9 @@ class Encoded:
 class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017, equation 1).
 
-    Each token asks a query of every token's key; softmax turns the answers into weights; the token's
-    new value is the weighted sum of the values. H heads do so side by side, each in D values.
+    Each token asks a query of every token's key; softmax turns the answers into weights; the
+    token's new value is the weighted sum of the values. H heads do so side by side, each in D
+    values.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -83,11 +84,14 @@ class FeedForward(nn.Module):
         self.outer = nn.Linear(config.inner_width, config.width, bias=not self.gated)
 
     def forward(self, states: Tensor) -> Tensor:
-        inner = self.inner(states)
+        inner: Tensor = self.inner(states)
         if self.gated:
             activated, gate = inner.chunk(2, dim=-1)
-            return self.outer(F.gelu(activated) * gate)  # GeGLU (Shazeer 2020)
-        return self.outer(F.gelu(inner))
+            inner = F.gelu(activated) * gate  # GeGLU (Shazeer 2020)
+        else:
+            inner = F.gelu(inner)
+        outer: Tensor = self.outer(inner)
+        return outer
 
 
 class Layer(nn.Module):
@@ -98,7 +102,7 @@ class Layer(nn.Module):
         self.post_norm = config.layout is Layout.BERT
         self.attention = Attention(config)
         self.feed_forward = FeedForward(config)
-        # ModernBERT's embeddings are normed just before the first layer, so it does not do so again.
+        # ModernBERT's embeddings come normed to the first layer, which does not do so again.
         skip_norm = not self.post_norm and index == 0
         self.attention_norm = nn.Identity() if skip_norm else norm(config)
         self.feed_forward_norm = norm(config)
@@ -131,12 +135,13 @@ class Embeddings(nn.Module):
             self.token_type = nn.Embedding(config.token_types, config.width)
 
     def forward(self, ids: Tensor) -> Tensor:
-        states = self.word(ids)
+        states: Tensor = self.word(ids)
         if hasattr(self, "position"):
             positions = torch.arange(ids.shape[1], device=ids.device) + self.offset
             # One text a row, so every token is of the first type.
             states = states + self.token_type.weight[0] + self.position(positions)
-        return self.dropout(self.norm(states))
+        normed: Tensor = self.dropout(self.norm(states))
+        return normed
 
 
 class Encoder(nn.Module):
@@ -279,7 +284,7 @@ def attention_bias(
     if reach is not None:
         position = torch.arange(tokens, device=like.device)
         near = ((position[:, None] - position[None, :]).abs() <= reach)[None, None]
-        if mask is not None:
+        if seen is not None:
             # A padded token out of everybody's reach would divide 0 by 0: let it see itself.
             near = (near & seen) | torch.eye(tokens, dtype=torch.bool, device=like.device)
         seen = near

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from encoder.config import EncoderConfig, Layout, Pooling
 from encoder.graph import GraphBuilder
-from encoder.linear import Activations, Arithmetic, Floats
+from encoder.linear import Activations, Arithmetic, Floats, Linear
 
 # Large enough that softmax gives exactly 0, small enough that no sum with it overflows.
 MASKED = -1e30
@@ -192,7 +192,7 @@ class Network:
     def _linear(self, name: str, states: str, activations: Activations = Activations.STEADY) -> str:
         weight = np.ascontiguousarray(self._weights[f"{name}.weight"].T)
         bias = self._weights.get(f"{name}.bias")
-        return self._arithmetic.linear(self._graph, name, states, weight, bias, activations)
+        return self._arithmetic.linear(self._graph, states, Linear(name, weight, bias, activations))
 
     def _norm(self, name: str, states: str) -> str:
         graph = self._graph

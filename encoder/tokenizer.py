@@ -10,6 +10,8 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from encoder.manifest import ModelDamaged
+
 # Neighbouring windows share this many tokens, so that a word at an edge has context on both
 # sides in one of them; a quarter of the room when a window is too small for it.
 WINDOW_OVERLAP_TOKENS = 32
@@ -74,13 +76,13 @@ class Tokenizer:
     """A model's tokenizer. Thread-safe; the GIL is released while it tokenises."""
 
     def __init__(self, file: Path) -> None:
-        """Read a `tokenizer.json`. Raises ValueError if it is not one."""
+        """Read a `tokenizer.json`. Raises ModelDamaged if it is not one."""
         content = file.read_bytes()
         self.sha256 = hashlib.sha256(content).hexdigest()
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(content)
         except Exception as error:  # the library raises the bare class, whatever was wrong
-            raise ValueError(f"{file} is not a tokenizer: {error}") from error
+            raise ModelDamaged(file, f"is not a tokenizer: {error}") from error
         # A file may carry the length and padding it was trained with; both are ours to decide.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -114,7 +116,9 @@ class Tokenizer:
             [prompt + text for text in texts] if prompt else list(texts), add_special_tokens=False
         )
         return [
-            self._windows(index, text, encoding, len(prompt), tokens_max, truncation)
+            self._tokenized(
+                index, text, encoding, len(prompt), tokens_max=tokens_max, truncation=truncation
+            )
             for index, (text, encoding) in enumerate(zip(texts, encodings, strict=True))
         ]
 
@@ -133,12 +137,13 @@ class Tokenizer:
             raise ValueError(f"no token has id {token_id}; the vocabulary has {self.vocab_size}")
         return token
 
-    def _windows(
+    def _tokenized(
         self,
         index: int,
         text: str,
         encoding: tokenizers.Encoding,
         prompt_length: int,
+        *,
         tokens_max: int,
         truncation: Truncation,
     ) -> TokenizedText:

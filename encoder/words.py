@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 import numpy as np
 import regex
@@ -152,4 +153,4 @@ def _segments(text: str) -> Iterator[tuple[int, int]]:
     graphemes = {match.start() for match in _GRAPHEME.finditer(text)}
     edges = [match.start() for match in _BOUNDARY.finditer(text)]
     cuts = sorted({0, len(text)} | {edge for edge in edges if edge in graphemes})
-    return zip(cuts, cuts[1:], strict=False)
+    return pairwise(cuts)

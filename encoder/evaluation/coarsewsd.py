@@ -23,6 +23,7 @@ from encoder.evaluation.senses import (
     Fold,
     Judgement,
     Rule,
+    Seen,
     choose,
     folds,
     judge,
@@ -55,7 +56,7 @@ def word_senses(
     scores, per_word = _full(parts, column)
     as_served = Choice(subject.word_layers, subject.word_layers)
     served = [Fold(fold.words, as_served, fold.whitenings) for fold in parts]
-    scores += _scores("served", f"layers served {_layers(subject.word_layers)}", served, [WORD])[0]
+    scores += _scores("served", f"layers served {_layers(subject.word_layers)}", served, WORD)[0]
     few = _few(parts, seed, column)
     return TaskResult(
         scores + few,
@@ -73,62 +74,64 @@ def _full(parts: Sequence[Fold], column: str) -> tuple[list[Score], dict[str, An
     with counting(f"CoarseWSD-20 classifiers, {column}", len(FEATURES)) as advance:
         scores, per_word = [], {}
         for features in FEATURES:
-            found, by_word = _scores(features.key, features.name, parts, [features])
+            found, per_word[features.key] = _scores(features.key, features.name, parts, features)
             scores += found
-            per_word[features.key] = by_word
             advance(1)
     return scores, per_word
 
 
 def _scores(
-    key: str, name: str, parts: Sequence[Fold], feature_sets: Sequence[Features]
+    key: str, name: str, parts: Sequence[Fold], features: Features
 ) -> tuple[list[Score], dict[str, Any]]:
     """Macro-F1, micro accuracy and apple for both classifiers, trained on all sentences."""
     scores: list[Score] = []
     by_word: dict[str, Any] = {}
-    for features in feature_sets:
-        for rule in Rule:
-            judgements = [j for fold in parts for j in judge(fold, features, rule)]
-            prefix = f"senses.{key}.{rule.lower()}"
-            label = f"CoarseWSD-20 {name}, {rule}"
-            micro = 100 * micro_accuracy(judgements)
-            scores.append(Score(f"{prefix}.macro", f"{label}, macro-F1", 100 * macro(judgements)))
-            scores.append(Score(f"{prefix}.micro", f"{label}, micro accuracy", micro))
-            scores += [
-                Score(f"{prefix}.apple", f"{label}, apple accuracy", 100 * judgement.accuracy)
-                for judgement in judgements
-                if judgement.word == APPLE and features is not ALONE
-            ]
-            by_word[rule] = {
-                j.word: {"accuracy": 100 * j.accuracy, "macro_f1": 100 * j.macro_f1}
-                for j in judgements
-            }
+    seen = _seen(parts, features)
+    for rule in Rule:
+        judgements = judge(seen, rule)
+        prefix, label = f"senses.{key}.{rule.lower()}", f"CoarseWSD-20 {name}, {rule}"
+        micro = 100 * micro_accuracy(judgements)
+        scores.append(Score(f"{prefix}.macro", f"{label}, macro-F1", 100 * macro(judgements)))
+        scores.append(Score(f"{prefix}.micro", f"{label}, micro accuracy", micro))
+        scores += [
+            Score(f"{prefix}.apple", f"{label}, apple accuracy", 100 * judgement.accuracy)
+            for judgement in judgements
+            if judgement.word == APPLE and features is not ALONE
+        ]
+        by_word[rule] = {
+            j.word: {"accuracy": 100 * j.accuracy, "macro_f1": 100 * j.macro_f1} for j in judgements
+        }
     return scores, by_word
 
 
 def _few(parts: Sequence[Fold], seed: int, column: str) -> list[Score]:
-    wanted = [(features, Rule.DISCRIMINANT) for features in FEW_SHOT_FEATURES]
-    wanted += [(features, Rule.NEAREST) for features in (STATIC, WORD)]
     scores = []
-    with counting(f"CoarseWSD-20 few examples, {column}", len(wanted) * len(SHOTS)) as advance:
-        for features, rule in wanted:
+    total = len(FEW_SHOT_FEATURES) * len(SHOTS)
+    with counting(f"CoarseWSD-20 few examples, {column}", total) as advance:
+        for features in FEW_SHOT_FEATURES:
+            seen = _seen(parts, features)
             for shots in SHOTS:
-                runs = [
-                    100
-                    * macro(
-                        [
-                            j
-                            for fold in parts
-                            for j in judge_few(fold, features, rule, shots, seed + repetition)
-                        ]
-                    )
-                    for repetition in range(SHOT_SEEDS)
-                ]
-                key = f"senses.{features.key}.{rule.lower()}.{shots}-shot"
-                label = f"CoarseWSD-20 {features.name}, {rule}, {shots}-shot macro-F1"
-                scores.append(Score(key, label, float(np.mean(runs)), float(np.std(runs, ddof=1))))
+                rules = Rule if features in (STATIC, WORD) else (Rule.DISCRIMINANT,)
+                scores += [_few_score(seen, features, rule, shots, seed) for rule in rules]
                 advance(1)
     return scores
+
+
+def _few_score(
+    seen: Sequence[Seen], features: Features, rule: Rule, shots: int, seed: int
+) -> Score:
+    seeds = range(seed, seed + SHOT_SEEDS)
+    runs = [100 * macro(judge_few(seen, rule, shots, each)) for each in seeds]
+    return Score(
+        f"senses.{features.key}.{rule.lower()}.{shots}-shot",
+        f"CoarseWSD-20 {features.name}, {rule}, {shots}-shot macro-F1",
+        float(np.mean(runs)),
+        float(np.std(runs, ddof=1)),
+    )
+
+
+def _seen(parts: Sequence[Fold], features: Features) -> list[Seen]:
+    return [word for fold in parts for word in fold.seen(features)]
 
 
 def macro(judgements: Sequence[Judgement]) -> float:

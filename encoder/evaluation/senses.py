@@ -128,8 +128,20 @@ class Fold:
     choice: Choice
     whitenings: Mapping[Part, Whitening]
 
-    def matrix(self, examples: Examples, features: Features) -> Matrix:
-        """What the classifier sees of `examples`, (n, width of all parts)."""
+    def seen(self, features: Features) -> list["Seen"]:
+        """What a classifier sees of each word."""
+        return [
+            Seen(
+                word.word,
+                self._matrix(word.train, features),
+                word.train.senses,
+                self._matrix(word.test, features),
+                word.test.senses,
+            )
+            for word in self.words
+        ]
+
+    def _matrix(self, examples: Examples, features: Features) -> Matrix:
         return np.concatenate([self._part(examples, features, p) for p in features.parts], axis=1)
 
     def _part(self, examples: Examples, features: Features, part: Part) -> Matrix:
@@ -137,6 +149,17 @@ class Fold:
             return examples.part(part, self.choice.plain)
         rows = examples.part(part, self.choice.whitened)
         return unit(self.whitenings[part].apply(rows)) if part in self.whitenings else rows
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One word as a classifier sees it: matrices (n, width of all parts), senses (n,)."""
+
+    word: str
+    train: Matrix
+    train_senses: NDArray[np.int64]
+    test: Matrix
+    test_senses: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,29 +275,25 @@ def folds(words: Sequence[Word], layers: int, chosen: Sequence[Choice] | None = 
     return made
 
 
-def judge(fold: Fold, features: Features, rule: Rule) -> list[Judgement]:
+def judge(seen: Sequence[Seen], rule: Rule) -> list[Judgement]:
     """Train on all training sentences of each word, answer for all its test sentences."""
     return [
         Judgement(
             word.word,
-            word.test.senses,
-            fit(rule, fold.matrix(word.train, features), word.train.senses).predict(
-                fold.matrix(word.test, features)
-            ),
+            word.test_senses,
+            fit(rule, word.train, word.train_senses).predict(word.test),
         )
-        for word in fold.words
+        for word in seen
     ]
 
 
-def judge_few(fold: Fold, features: Features, rule: Rule, shots: int, seed: int) -> list[Judgement]:
+def judge_few(seen: Sequence[Seen], rule: Rule, shots: int, seed: int) -> list[Judgement]:
     """The same with `shots` training sentences a sense, drawn by `seed`; fewer of a rarer sense."""
     judgements = []
-    for word in fold.words:
-        rows = draw(word.train.senses, shots, np.random.default_rng([seed, shots]))
-        train = fold.matrix(word.train, features)[rows]
-        classifier = fit(rule, train, word.train.senses[rows], even_priors=True)
-        predicted = classifier.predict(fold.matrix(word.test, features))
-        judgements.append(Judgement(word.word, word.test.senses, predicted))
+    for word in seen:
+        rows = draw(word.train_senses, shots, np.random.default_rng([seed, shots]))
+        classifier = fit(rule, word.train[rows], word.train_senses[rows], even_priors=True)
+        judgements.append(Judgement(word.word, word.test_senses, classifier.predict(word.test)))
     return judgements
 
 

@@ -1,0 +1,172 @@
+"""The command `polyseme-model`: bring a model in, export it, look at it."""
+
+import sys
+import time
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsError
+
+from encoder.config import UnsupportedModel
+from encoder.manifest import Manifest, ModelDamaged, Precision, read_manifest, verify
+
+# What a caller can mend; anything else is our bug and shows its traceback.
+_MISTAKES = (UnsupportedModel, ModelDamaged, OSError)
+
+
+class _Command(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Import(_Command):
+    """Copy a Hugging Face or sentence-transformers directory to a model directory of polyseme.
+
+    Reads the types bert, roberta, xlm-roberta and modernbert from safetensors, whole or in shards;
+    never a pickle. Checks that every weight has its place. Next: polyseme-model export DIR
+    """
+
+    source: CliPositionalArg[Path] = Field(
+        description="directory with config.json, model.safetensors and a tokenizer; an installed "
+        "package's directory will do"
+    )
+    out: Path = Field(description="directory to create; must not exist")
+    name: str = Field(
+        default="", description="the model's name in fingerprints; by default the source's own"
+    )
+    word_layers: tuple[int, ...] = Field(
+        default=(),
+        description="layers whose mean is a word's vector, 0 being the embeddings; "
+        "by default the last half",
+    )
+    dimensions_choices: tuple[int, ...] = Field(
+        default=(), description="lengths that vectors may be cut to, for a Matryoshka model"
+    )
+
+    def cli_cmd(self) -> None:
+        """Run it."""
+        from encoder.importing import import_directory  # torch takes seconds; --help must not
+
+        manifest = import_directory(
+            self.source,
+            self.out,
+            name=self.name,
+            word_layers=self.word_layers,
+            dimensions_choices=self.dimensions_choices,
+        )
+        print(
+            f"{self.out}: {manifest.name}, {manifest.layers} layers, "
+            f"vectors of {manifest.width} values; next: polyseme-model export {self.out}"
+        )
+
+
+class Export(_Command):
+    """Write ONNX graphs into an imported model directory, each proven against torch first.
+
+    A graph that does not answer as the torch model does on the sample texts is not written, and
+    the exit status is 1. fp32 must agree to 1e-5; int8 and fp16 by cosine.
+    """
+
+    directory: CliPositionalArg[Path] = Field(description="written by polyseme-model import")
+    precision: tuple[Precision, ...] = Field(
+        default=tuple(Precision),
+        description="which to write: fp32 is exact, int8 several times faster on a CPU, "
+        "fp16 is for GPUs",
+    )
+
+    def cli_cmd(self) -> None:
+        """Run it."""
+        from encoder.export import NoParity, export_directory  # imports torch
+
+        start = time.monotonic()
+        try:
+            manifest = export_directory(self.directory, precisions=self.precision, progress=_tell)
+        except NoParity as error:
+            sys.exit(str(error))
+        print(_parities(manifest))
+        print(f"{self.directory}: exported in {time.monotonic() - start:.0f} s")
+
+
+class Info(_Command):
+    """Show what a model directory holds, and check the SHA-256 of every file in it."""
+
+    directory: CliPositionalArg[Path] = Field(description="written by polyseme-model import")
+
+    def cli_cmd(self) -> None:
+        """Run it."""
+        manifest = read_manifest(self.directory)
+        verify(self.directory, manifest)
+        size_bytes = sum(record.size_bytes for record in manifest.files.values())
+        print(
+            f"name         {manifest.name}\n"
+            f"vectors      {manifest.width} values, {manifest.pooling} pooling"
+            f"{', length 1' if manifest.normalized else ''}\n"
+            f"shape        {manifest.layers} layers, states of {manifest.states_width} values, "
+            f"{manifest.vocab_size} tokens\n"
+            f"reads        {manifest.tokens_max} tokens at most\n"
+            f"words        mean of layers {', '.join(map(str, manifest.word_layers))}\n"
+            f"prompts      {', '.join(manifest.prompts) or 'none'}\n"
+            f"files        {len(manifest.files)}, {size_bytes / 1e6:.1f} MB, all SHA-256 right\n"
+            f"{_parities(manifest)}"
+        )
+
+
+class Model(BaseSettings):
+    """Models for polyseme: import a Hugging Face directory, export it to ONNX, look at it.
+
+    polyseme-model import ./all-MiniLM-L6-v2 --out models/minilm
+    polyseme-model export models/minilm
+    polyseme-model info models/minilm
+    """
+
+    model_config = {
+        "cli_kebab_case": True,
+        "cli_prog_name": "polyseme-model",
+        "cli_hide_none_type": True,
+        "cli_avoid_json": True,
+        "extra": "forbid",
+    }
+
+    import_: CliSubCommand[Import] = Field(
+        alias="import", description="copy a Hugging Face directory and check it"
+    )
+    export: CliSubCommand[Export] = Field(description="write ONNX graphs, proven against torch")
+    info: CliSubCommand[Info] = Field(description="show a model directory and check its files")
+
+    def cli_cmd(self) -> None:
+        """Run the subcommand."""
+        CliApp.run_subcommand(self)
+
+
+def main() -> None:
+    """Run the command line; a mistake is one line on stderr and exit status 1."""
+    try:
+        CliApp.run(Model)
+    except ValidationError as error:
+        sys.exit(f"polyseme-model: {_first(error)}")
+    except SettingsError as error:
+        sys.exit(f"polyseme-model: {error}")
+    except _MISTAKES as error:
+        sys.exit(f"polyseme-model: {error}")
+
+
+def _first(error: ValidationError) -> str:
+    """The first mistake of a command line, with the flag as it is typed."""
+    first = error.errors()[0]
+    command, *rest = [str(part) for part in first["loc"]]
+    flag = f"--{rest[0].replace('_', '-')}" if rest else command
+    return f"{command}: {flag}: {first['msg'].lower()}"
+
+
+def _parities(manifest: Manifest) -> str:
+    if not manifest.precisions:
+        return "precisions   none yet; write them with: polyseme-model export"
+    lines = [
+        f"{precision:<12} cosine to torch {parity.cosine_mean:.5f} mean, {parity.cosine_min:.5f} "
+        f"least of {parity.texts} texts; largest difference {parity.difference_max:.1e}"
+        for precision, parity in manifest.precisions.items()
+    ]
+    return "\n".join(lines)
+
+
+def _tell(step: str) -> None:
+    print(step, file=sys.stderr, flush=True)

@@ -1,0 +1,93 @@
+"""Whether exported graphs answer as the torch model does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from encoder.linear import Floats
+from encoder.manifest import Graph, Parity, Precision, graph_path
+from encoder.model import SentenceEncoder
+from encoder.sample import Batch, pooled_by_torch, states_by_torch
+from encoder.session import Session
+
+# What a graph must reach to count. fp32 only sums in another order than torch; fp16 rounds weights
+# and products, int8 weights and states. Set below what trained models reach, and far above what a
+# mistake in a graph leaves.
+DIFFERENCE_MAX = {Precision.FP32: 1e-5, Precision.FP16: float("inf"), Precision.INT8: float("inf")}
+COSINE_MEAN_MIN = {Precision.FP32: 0.999999, Precision.FP16: 0.9999, Precision.INT8: 0.99}
+COSINE_MIN = {Precision.FP32: 0.999999, Precision.FP16: 0.999, Precision.INT8: 0.97}
+
+
+class NoParity(RuntimeError):
+    """A graph does not answer as the torch model does; nothing was exported."""
+
+
+class Reference:
+    """A torch model's answers to sample texts, computed once for all precisions."""
+
+    def __init__(self, model: SentenceEncoder, batches: Sequence[Batch]) -> None:
+        self._batches = batches
+        self._pooled = [pooled_by_torch(model, batch) for batch in batches]
+        self._states = states_by_torch(model, batches[0])
+        self._table = model.encoder.embeddings.word.weight.detach().numpy()
+
+    def compare(self, directory: Path, precision: Precision) -> Parity:
+        """Run the graphs of `precision` in `directory`. Cosines are of pooled vectors.
+
+        The largest difference is of a single value: of every pooled vector, and of the first
+        batch's states in every layer and its static vectors.
+        """
+        session = Session(directory / graph_path(precision, Graph.POOLED))
+        got = [session.run(batch, ["pooled"])[0] for batch in self._batches]
+        cosines = np.concatenate(list(map(_cosines, got, self._pooled)))
+        differences = [*map(_difference, got, self._pooled)]
+        differences += self._differences_inside(directory, precision)
+        return Parity(
+            texts=len(cosines),
+            cosine_mean=float(cosines.mean()),
+            cosine_min=float(cosines.min()),
+            difference_max=float(np.max(differences)),  # not max(): a NaN must stay one
+        )
+
+    def _differences_inside(self, directory: Path, precision: Precision) -> list[float]:
+        batch = self._batches[0]
+        present = batch["mask"].astype(np.bool_)
+        outputs = [f"layer_{layer}" for layer in range(len(self._states))]
+        states = Session(directory / graph_path(precision, Graph.STATES)).run(batch, outputs)
+        ids = batch["ids"].ravel()
+        static = Session(directory / graph_path(precision, Graph.STATIC)).run(
+            {"ids": ids}, ["static"]
+        )
+        return [
+            _difference(static[0], self._table[ids]),
+            *(
+                _difference(ours[present], theirs[present])
+                for ours, theirs in zip(states, self._states, strict=True)
+            ),
+        ]
+
+
+def require(precision: Precision, parity: Parity) -> None:
+    """Raise NoParity, with the figures, unless `parity` is good enough for `precision`."""
+    # Each is written so that a NaN falls short.
+    if not parity.difference_max <= DIFFERENCE_MAX[precision]:
+        raise NoParity(
+            f"{precision} graphs differ from torch by {parity.difference_max:.2g}; "
+            f"at most {DIFFERENCE_MAX[precision]:g} counts as the same"
+        )
+    mean, least = COSINE_MEAN_MIN[precision], COSINE_MIN[precision]
+    if not (parity.cosine_mean >= mean and parity.cosine_min >= least):
+        raise NoParity(
+            f"{precision} graphs reach a cosine to torch of {parity.cosine_mean:.6f} mean and "
+            f"{parity.cosine_min:.6f} least; {mean} and {least} are required"
+        )
+
+
+def _cosines(left: Floats, right: Floats) -> Floats:
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return np.asarray((left * right).sum(axis=1) / lengths)
+
+
+def _difference(left: Floats, right: Floats) -> float:
+    return float(np.abs(left - right).max())

@@ -86,15 +86,15 @@ def test_telling_vectors_are_learnt_and_the_others_are_not():
     fold = folds(WORDS, LAYERS)[0]
 
     for rule in Rule:
-        assert macro(judge(fold, WORD, rule)) > 0.85
-        assert macro(judge(fold, WORD_WHITENED, rule)) > 0.85
-        assert macro(judge(fold, STATIC, rule)) < 0.75
+        assert macro(judge(fold.seen(WORD), rule)) > 0.85
+        assert macro(judge(fold.seen(WORD_WHITENED), rule)) > 0.85
+        assert macro(judge(fold.seen(STATIC), rule)) < 0.75
 
 
 def test_parts_stand_side_by_side_at_length_one():
     fold = folds(WORDS, LAYERS)[0]
 
-    matrix = fold.matrix(fold.words[0].test, BOTH)
+    matrix = fold.seen(BOTH)[0].test
 
     assert matrix.shape == (60, 2 * WIDTH)
     np.testing.assert_allclose(np.linalg.norm(matrix[:, :WIDTH], axis=1), 1)
@@ -116,7 +116,7 @@ def test_few_examples_of_one_seed_are_the_same_and_more_help():
     fold = folds(WORDS, LAYERS)[0]
 
     def run(shots, seed):
-        return judge_few(fold, WORD, Rule.DISCRIMINANT, shots=shots, seed=seed)
+        return judge_few(fold.seen(WORD), Rule.DISCRIMINANT, shots=shots, seed=seed)
 
     np.testing.assert_array_equal(run(1, 0)[0].predicted, run(1, 0)[0].predicted)
     once, tenfold = ([macro(run(shots, seed)) for seed in range(10)] for shots in (1, 10))

@@ -4,6 +4,7 @@ import dataclasses
 import sqlite3
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -244,16 +245,14 @@ def test_a_writer_behind_full_groups_leads_until_its_own_change_is_done(
     tmp_path, spec, settings, documents
 ):
     one_by_one = dataclasses.replace(settings, group_writes_max=1)
-    with Store.open(tmp_path / "data", one_by_one) as store, ThreadPoolExecutor(16) as pool:
+    writers = 16
+    with Store.open(tmp_path / "data", one_by_one) as store, ThreadPoolExecutor(writers) as pool:
         collection = store.create(spec)
-        writer = collection._writer  # its lock makes all of them wait before anyone leads
-        with writer.lock:
-            calls = [
-                pool.submit(collection.upsert, [document])
-                for document in documents(writer._settings.group_writes_max * 16)
-            ]
-            while len(writer._waiting) < len(calls):
-                pass
+        writer = collection._engine._writer
+        with writer.lock:  # nobody leads until everybody waits
+            calls = [pool.submit(collection.upsert, [one]) for one in documents(writers)]
+            while len(writer._waiting) < writers:
+                time.sleep(0.001)
         sequences = sorted(call.result().sequence for call in calls)
 
-    assert sequences == list(range(sequences[0], sequences[0] + 16))
+    assert sequences == list(range(sequences[0], sequences[0] + writers))

@@ -249,10 +249,12 @@ def test_a_writer_behind_full_groups_leads_until_its_own_change_is_done(
     with Store.open(tmp_path / "data", one_by_one) as store, ThreadPoolExecutor(writers) as pool:
         collection = store.create(spec)
         writer = collection._engine._writer
-        with writer.lock:  # nobody leads until everybody waits
-            calls = [pool.submit(collection.upsert, [one]) for one in documents(writers)]
-            while len(writer._waiting) < writers:
+        with writer.lock:  # nobody else leads until this thread's own change is done
+            *others, mine = documents(writers)
+            calls = [pool.submit(collection.upsert, [one]) for one in others]
+            while len(writer._waiting) < len(others):
                 time.sleep(0.001)
+            last = collection.upsert([mine]).sequence
         sequences = sorted(call.result().sequence for call in calls)
 
-    assert sequences == list(range(sequences[0], sequences[0] + writers))
+    assert [*sequences, last] == list(range(last - len(others), last + 1))

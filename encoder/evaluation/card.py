@@ -1,11 +1,10 @@
 """Writes an evaluation into a model directory: a part of the card, a JSON file, and the plot."""
 
 import json
+import os
 from pathlib import Path
 
-from encoder.evaluation.plot import Line, plot
-from encoder.evaluation.result import Evaluation, Score, Task
-from encoder.evaluation.senses import (
+from encoder.evaluation.features import (
     BOTH,
     BOTH_WHITENED,
     SHOTS,
@@ -14,6 +13,8 @@ from encoder.evaluation.senses import (
     WORD,
     WORD_WHITENED,
 )
+from encoder.evaluation.plot import Line, plot
+from encoder.evaluation.result import Evaluation, Score, Task
 from encoder.evaluation.table import as_json, markdown
 from encoder.manifest import read_manifest, write_manifest
 
@@ -53,6 +54,15 @@ def write(directory: Path, evaluation: Evaluation) -> list[Path]:
         temporary.replace(file)
     write_manifest(directory, read_manifest(directory))
     return list(files)
+
+
+def check(directory: Path) -> None:
+    """Raise what `write` would: CardDamaged, or PermissionError if it may not write here."""
+    card = directory / CARD
+    if card.is_file():
+        with_section(card.read_text("utf-8"), "", card)
+    if not os.access(directory, os.W_OK):
+        raise PermissionError(f"{directory} cannot be written to, so neither can its card")
 
 
 def section(evaluation: Evaluation, *, with_plot: bool) -> str:

@@ -6,6 +6,7 @@ analysis with a shrunk covariance, and a whitening that is fitted without labels
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeAlias
 
 import numpy as np
@@ -14,6 +15,13 @@ from numpy.typing import NDArray
 Matrix: TypeAlias = NDArray[np.float64]
 
 _ROUNDING = 1e-9
+
+
+class Rule(StrEnum):
+    """The two classifiers."""
+
+    NEAREST = "1NN"
+    DISCRIMINANT = "LDA"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,24 @@ def shrinkage(centred: Matrix) -> tuple[float, float]:
     distance = norm - width * scale**2
     error = (float(np.sum(squares**2)) / n - norm) / n
     return (min(error / distance, 1.0) if distance > 0 else 1.0), scale
+
+
+def fit(
+    rule: Rule, vectors: Matrix, senses: NDArray[np.int64], *, even_priors: bool = False
+) -> SenseClassifier:
+    """Train one of the two classifiers."""
+    match rule:
+        case Rule.NEAREST:
+            return nearest_centroid(vectors, senses)
+        case Rule.DISCRIMINANT:
+            return discriminant(vectors, senses, even_priors=even_priors)
+
+
+def draw(senses: NDArray[np.int64], shots: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of `shots` examples of each sense, or of all where there are fewer."""
+    return np.concatenate(
+        [random.permutation(np.flatnonzero(senses == s))[:shots] for s in np.unique(senses)]
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,33 +7,40 @@ from typing import Any
 
 import numpy as np
 
+from encoder.evaluation.classifier import Rule
 from encoder.evaluation.data import read_sense_words
-from encoder.evaluation.result import Score, TaskResult
-from encoder.evaluation.senses import (
+from encoder.evaluation.features import (
     ALONE,
-    CHOICE_SHOTS,
     FEATURES,
     FEW_SHOT_FEATURES,
     SHOT_SEEDS,
     SHOTS,
     STATIC,
     WORD,
-    Choice,
     Features,
+    read_vectors,
+    thinned,
+)
+from encoder.evaluation.result import Score, TaskResult
+from encoder.evaluation.senses import (
+    CHOICE_SHOTS,
+    Choice,
     Fold,
     Judgement,
-    Rule,
     Seen,
     choose,
     folds,
     judge,
     judge_few,
-    read_vectors,
-    thinned,
 )
 from encoder.evaluation.vectors import Subject, counting
 
 APPLE = "apple"
+
+
+def coarsewsd_folder(data: Path) -> Path:
+    """Where CoarseWSD-20's words are."""
+    return data / "wsd" / "coarsewsd20"
 
 
 def word_senses(
@@ -49,7 +56,7 @@ def word_senses(
 
     chosen: the mixes of layers of each fold, from an earlier run; otherwise this run chooses
     """
-    sentences = thinned(read_sense_words(data / "wsd" / "coarsewsd20"), limit)
+    sentences = thinned(read_sense_words(coarsewsd_folder(data)), limit)
     words = read_vectors(subject, sentences, column)
     parts = folds(words, subject.layers, chosen)
     overall = choose(words, subject.layers)

@@ -4,10 +4,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from pydantic_settings import CliApp, CliPositionalArg
 
+from encoder.config import UnsupportedModel
 from encoder.evaluation.result import Form, Task
+from encoder.manifest import ModelDamaged
 
 if TYPE_CHECKING:
     from encoder.evaluation.suite import Plan
@@ -22,6 +24,8 @@ class Evaluate(BaseModel):
 
     Only an evaluation of every task in full is written. All that was computed is thrown away.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: CliPositionalArg[Path] = Field(description="a model directory, with a polyseme.json")
     data: Path = Field(description="folder with sts/, parallel/, retrieval/, wsd/ and lm-eval/")
@@ -40,23 +44,26 @@ class Evaluate(BaseModel):
     seed: NonNegativeInt = Field(default=0, description="of masks, and of draws of few examples")
 
     def cli_cmd(self) -> None:
+        """Run it."""
         from encoder.evaluation import card, suite, table  # torch takes seconds; --help must not
-        from encoder.evaluation.data import DataMalformed, DataMissing
-        from encoder.runtime import ModelDamaged, ModelNotFound, PrecisionMissing
+        from encoder.evaluation.data import DataMalformed
+        from encoder.runtime import PrecisionMissing
 
-        refusals = (
-            *(DataMissing, DataMalformed, ModelNotFound, ModelDamaged, PrecisionMissing),
-            card.CardDamaged,
-        )
+        # What a caller can mend; anything else is our bug and shows its traceback.
+        model_mistakes = (ModelDamaged, PrecisionMissing, UnsupportedModel)
+        mistakes = (OSError, *model_mistakes, DataMalformed, card.CardDamaged)
         try:
-            evaluation = suite.evaluate(self._plan())
+            plan = self._plan()
+            if not suite.partial(plan):
+                card.check(self.model)
+            evaluation = suite.evaluate(plan)
             print(table.text(evaluation))
             if evaluation.partial:
                 print("Nothing was written: this is a partial evaluation.")
                 return
             written = card.write(self.model, evaluation)
-        except refusals as error:
-            sys.exit(str(error))
+        except mistakes as error:
+            sys.exit(f"polyseme-model: {error}")
         print(f"Written: {', '.join(map(str, written))}")
 
     def _plan(self) -> "Plan":

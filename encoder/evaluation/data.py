@@ -82,6 +82,13 @@ def present(file: Path) -> bool:
     return file.is_file() or _compressed(file).is_file()
 
 
+def require(file: Path) -> Path:
+    """`file`, if it is there, compressed or not. Raises DataMissing."""
+    if not present(file):
+        raise DataMissing(file)
+    return file
+
+
 def read_lines(file: Path) -> list[str]:
     """The lines of a UTF-8 file, or of the `.xz` beside it. Raises DataMissing, DataMalformed."""
     try:
@@ -146,13 +153,18 @@ def read_retrieval_set(folder: Path) -> RetrievalSet:
 
 def read_sense_words(folder: Path) -> list[SenseWord]:
     """Every word of a CoarseWSD-20 folder, in order. Raises DataMissing, DataMalformed."""
+    return [
+        SenseWord(word.name, _read_labelled(word, "train"), _read_labelled(word, "test"))
+        for word in sense_folders(folder)
+    ]
+
+
+def sense_folders(folder: Path) -> list[Path]:
+    """The folders of CoarseWSD-20's words, in order. Raises DataMissing if there is none."""
     words = sorted(path.parent for path in folder.glob("*/train.data.txt"))
     if not words:
         raise DataMissing(folder / "WORD" / "train.data.txt")
-    return [
-        SenseWord(word.name, _read_labelled(word, "train"), _read_labelled(word, "test"))
-        for word in words
-    ]
+    return words
 
 
 def _read_labelled(folder: Path, split: str) -> LabelledSentences:

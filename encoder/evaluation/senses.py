@@ -7,109 +7,26 @@ folds, and each fold is scored with what the other one chose. No test sentence d
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoder.evaluation.classifier import (
     Matrix,
-    SenseClassifier,
+    Rule,
     Whitening,
     discriminant,
-    nearest_centroid,
+    draw,
+    fit,
     unit,
 )
-from encoder.evaluation.data import LabelledSentences, SenseWord
+from encoder.evaluation.features import WHITENED_PARTS, Examples, Features, Mix, Part, Word
 from encoder.evaluation.scores import accuracy, macro_f1
-from encoder.evaluation.vectors import Subject, WordVectors, counting, embed_words
 
 FOLDS = 2
-SHOTS = (1, 3, 10, 30)  # examples a sense
-SHOT_SEEDS = 5
-HELD_OUT_EVERY = 5  # of a development word's training sentences, each fifth judges a mix
-
-CHOICE_SHOTS = 3
+HELD_OUT_EVERY = 5  # of a choosing word's training sentences, each fifth judges a mix
+CHOICE_SHOTS = 3  # examples a sense, for the mix of whitened vectors
 CHOICE_SEEDS = 3
-
-Mix: TypeAlias = tuple[int, ...]  # layers whose mean is the word's vector
-
-
-class Rule(StrEnum):
-    """The two classifiers."""
-
-    NEAREST = "1NN"
-    DISCRIMINANT = "LDA"
-
-
-class Part(StrEnum):
-    """A vector that a sense classifier may see."""
-
-    ALONE = "alone"  # the word's static vector: the same in every sentence
-    AVERAGE = "average"  # the mean of the sentence's static vectors
-    WORD = "word"  # the word in its context, by the mix of layers
-    SENTENCE = "sentence"  # the pooled last layer
-
-
-# Not the sentence: it comes from training that evened its directions out already (whitened, it
-# cost MiniLM 5 points at one example a sense).
-WHITENED_PARTS = (Part.WORD, Part.AVERAGE)
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """What a classifier sees: parts, each of length 1, side by side."""
-
-    name: str
-    parts: tuple[Part, ...]
-    whitened: bool = False  # the parts of WHITENED_PARTS
-
-    @property
-    def key(self) -> str:
-        """The name as it stands in the keys of scores."""
-        return self.name.replace(" + ", "+").replace(", ", "-").replace(" ", "-")
-
-
-STATIC = Features("static, averaged", (Part.AVERAGE,))
-STATIC_WHITENED = Features("static, averaged, whitened", (Part.AVERAGE,), whitened=True)
-WORD = Features("contextual", (Part.WORD,))
-WORD_WHITENED = Features("contextual, whitened", (Part.WORD,), whitened=True)
-BOTH = Features("contextual + sentence", (Part.WORD, Part.SENTENCE))
-BOTH_WHITENED = Features("contextual, whitened + sentence", BOTH.parts, whitened=True)
-ALONE = Features("static, the word alone", (Part.ALONE,))
-FEATURES = (ALONE, STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH, BOTH_WHITENED)
-FEW_SHOT_FEATURES = (STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH, BOTH_WHITENED)
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """One split of one word: what the model gives, and the senses."""
-
-    vectors: WordVectors
-    senses: NDArray[np.int64]
-
-    def part(self, part: Part, mix: Mix) -> Matrix:
-        """(n, width), rows of length 1."""
-        match part:
-            case Part.WORD:
-                rows = self.vectors.layers[list(mix)].mean(axis=0)
-            case Part.SENTENCE:
-                rows = self.vectors.sentence
-            case Part.AVERAGE:
-                rows = self.vectors.average
-            case Part.ALONE:
-                rows = self.vectors.alone
-        return unit(rows.astype(np.float64))
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """One word with the vectors of both splits."""
-
-    word: str
-    train: Examples
-    test: Examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,21 +96,6 @@ class Judgement:
     def macro_f1(self) -> float:
         """0 to 1."""
         return macro_f1(self.gold, self.predicted)
-
-
-def read_vectors(subject: Subject, words: Sequence[SenseWord], column: str) -> list[Word]:
-    """Run the model over both splits of every word.
-
-    Holds all layers of all words: 360 MB for six layers of 384 values and CoarseWSD-20.
-    """
-    total = sum(len(word.train.sentences) + len(word.test.sentences) for word in words)
-    with counting(f"CoarseWSD-20 sentences, {column}", total) as advance:
-
-        def examples(split: LabelledSentences) -> Examples:
-            vectors = embed_words(subject, split.sentences, split.spans, advance)
-            return Examples(vectors, split.senses)
-
-        return [Word(word.word, examples(word.train), examples(word.test)) for word in words]
 
 
 def mixes(layers: int) -> list[Mix]:
@@ -295,38 +197,3 @@ def judge_few(seen: Sequence[Seen], rule: Rule, shots: int, seed: int) -> list[J
         classifier = fit(rule, word.train[rows], word.train_senses[rows], even_priors=True)
         judgements.append(Judgement(word.word, word.test_senses, classifier.predict(word.test)))
     return judgements
-
-
-def draw(senses: NDArray[np.int64], shots: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """Rows of `shots` examples of each sense, or of all where there are fewer."""
-    return np.concatenate(
-        [random.permutation(np.flatnonzero(senses == s))[:shots] for s in np.unique(senses)]
-    )
-
-
-def fit(
-    rule: Rule, vectors: Matrix, senses: NDArray[np.int64], *, even_priors: bool = False
-) -> SenseClassifier:
-    """Train one of the two classifiers."""
-    match rule:
-        case Rule.NEAREST:
-            return nearest_centroid(vectors, senses)
-        case Rule.DISCRIMINANT:
-            return discriminant(vectors, senses, even_priors=even_priors)
-
-
-def thinned(words: Sequence[SenseWord], limit: int | None) -> list[SenseWord]:
-    """At most `limit` sentences a split of each word, evenly spread over it."""
-    if limit is None:
-        return list(words)
-    return [SenseWord(w.word, _thin(w.train, limit), _thin(w.test, limit)) for w in words]
-
-
-def _thin(split: LabelledSentences, limit: int) -> LabelledSentences:
-    size = len(split.sentences)
-    rows = np.unique(np.linspace(0, size - 1, min(limit, size)).round().astype(int))
-    return LabelledSentences(
-        [split.sentences[row] for row in rows],
-        [split.spans[row] for row in rows],
-        split.senses[rows],
-    )

@@ -12,6 +12,17 @@ from encoder.evaluation.vectors import Subject, embed
 _LASER_CODES = {"de": "deu", "fr": "fra"}
 
 
+def graded_file(data: Path, language: str) -> Path:
+    """Where STS-B's test set of a language is."""
+    return data / "sts" / "stsb" / f"stsb-{language}-test.tsv"
+
+
+def translation_files(data: Path) -> dict[str, Path]:
+    """Where LASER's Tatoeba pairs are, by language."""
+    folder = data / "parallel" / "tatoeba-laser-v1"
+    return {language: folder / f"test.{code}-eng.tsv" for language, code in _LASER_CODES.items()}
+
+
 def similarity(subject: Subject, data: Path, *, column: str, limit: int | None) -> TaskResult:
     """Spearman's correlation of cosine and people's grades on the STS-B test set.
 
@@ -20,7 +31,7 @@ def similarity(subject: Subject, data: Path, *, column: str, limit: int | None) 
     """
     scores, notes = [], []
     for language in ("en", "de", "fr"):
-        file = data / "sts" / "stsb" / f"stsb-{language}-test.tsv"
+        file = graded_file(data, language)
         if language != "en" and not present(file):
             notes.append(f"STS-B {language}: not scored, {file.name} is not there")
             continue
@@ -45,8 +56,7 @@ def translations(subject: Subject, data: Path, *, column: str, limit: int | None
     which is what published tables show. Raises DataMissing, DataMalformed.
     """
     scores = []
-    for language, code in _LASER_CODES.items():
-        file = data / "parallel" / "tatoeba-laser-v1" / f"test.{code}-eng.tsv"
+    for language, file in translation_files(data).items():
         foreign, english = (side[:limit] for side in read_translations(file))
         vectors = embed(subject, [*foreign, *english], label=f"Tatoeba {language}-en, {column}")
         cosines = vectors[: len(foreign)] @ vectors[len(foreign) :].T  # (foreign, english)

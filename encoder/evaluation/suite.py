@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
-from encoder.evaluation.coarsewsd import word_senses
+from encoder.evaluation.coarsewsd import coarsewsd_folder, word_senses
+from encoder.evaluation.data import require, retrieval_folders, sense_folders
 from encoder.evaluation.masked import masked_loss
 from encoder.evaluation.result import Evaluation, Form, Task, TaskResult
 from encoder.evaluation.retrieval import retrieval
 from encoder.evaluation.senses import Choice
-from encoder.evaluation.sentences import similarity, translations
+from encoder.evaluation.sentences import graded_file, similarity, translation_files, translations
 from encoder.evaluation.torch_model import TorchModel
 from encoder.evaluation.vectors import Subject
 from encoder.manifest import Manifest, Precision, read_manifest
@@ -36,6 +37,7 @@ def evaluate(plan: Plan) -> Evaluation:
     Raises ModelNotFound, ModelDamaged, PrecisionMissing, DataMissing and DataMalformed.
     """
     manifest = read_manifest(plan.directory)
+    _check_data(plan)  # before an hour of work, not after
     subjects = {column(form): _load(plan.directory, form) for form in plan.forms}
     results: dict[Task, dict[str, TaskResult]] = {task: {} for task in plan.tasks}
     for task in plan.tasks:
@@ -51,7 +53,7 @@ def evaluate(plan: Plan) -> Evaluation:
         results=results,
         seed=plan.seed,
         command=plan.command,
-        partial=_partial(plan),
+        partial=partial(plan),
     )
 
 
@@ -64,6 +66,21 @@ def _load(directory: Path, form: Form) -> Subject:
     if form is Form.TORCH:
         return TorchModel(directory)
     return Encoder.load(directory, precision=Precision(form))
+
+
+def _check_data(plan: Plan) -> None:
+    """Raises DataMissing for the first task whose data are not there."""
+    if Task.SENSES in plan.tasks:
+        sense_folders(coarsewsd_folder(plan.data))
+    if Task.STS in plan.tasks:
+        require(graded_file(plan.data, "en"))
+    if Task.TATOEBA in plan.tasks:
+        for file in translation_files(plan.data).values():
+            require(file)
+    if Task.RETRIEVAL in plan.tasks:
+        for folder in retrieval_folders(plan.data):
+            require(folder / "corpus.jsonl")
+            require(folder / "queries.jsonl")
 
 
 def _run(
@@ -92,7 +109,8 @@ def _run(
             assert_never(task)
 
 
-def _partial(plan: Plan) -> str:
+def partial(plan: Plan) -> str:
+    """Why the numbers of `plan` are not the benchmark's; empty if they are."""
     left_out = [task.value for task in Task if task not in plan.tasks]
     reasons = [f"at most {plan.limit} of each set"] if plan.limit else []
     reasons += [f"without {', '.join(left_out)}"] if left_out else []

@@ -5,24 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from encoder.evaluation.classifier import Rule, draw
 from encoder.evaluation.coarsewsd import macro, micro_accuracy
-from encoder.evaluation.senses import (
-    BOTH,
-    STATIC,
-    WORD,
-    WORD_WHITENED,
-    Examples,
-    Judgement,
-    Part,
-    Rule,
-    Word,
-    choose,
-    draw,
-    folds,
-    judge,
-    judge_few,
-    mixes,
-)
+from encoder.evaluation.features import BOTH, STATIC, WORD, WORD_WHITENED, Examples, Part, Word
+from encoder.evaluation.senses import Judgement, choose, folds, judge, judge_few, mixes
 from encoder.evaluation.vectors import WordVectors
 
 LAYERS, WIDTH = 3, 6

@@ -6,6 +6,7 @@ import pytest
 
 from encoder.evaluation import card
 from encoder.evaluation.command import Evaluate
+from encoder.evaluation.data import DataMissing
 from encoder.evaluation.result import Form, Task
 from encoder.evaluation.suite import Plan, evaluate
 from encoder.evaluation.torch_model import TorchModel
@@ -109,6 +110,37 @@ def test_the_command_prints_a_quick_look_and_writes_nothing(exported, data, caps
     assert "PARTIAL" in printed
     assert "Nothing was written" in printed
     assert before == {path: path.read_bytes() for path in exported.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("task", "lost", "message"),
+    [
+        ("senses", "wsd", "WORD/train.data.txt"),
+        ("tatoeba", "parallel/tatoeba-laser-v1/test.fra-eng.tsv", "test.fra-eng.tsv"),
+        ("retrieval", "retrieval/tiny/corpus.jsonl", "tiny/corpus.jsonl"),
+        ("retrieval", "retrieval", "retrieval/SET/qrels/test.tsv"),
+    ],
+)
+def test_missing_data_is_found_before_any_work(  # noqa: PLR0917  (three are fixtures)
+    exported, data, tmp_path, task, lost, message
+):
+    root = shutil.copytree(data, tmp_path / "data")
+    gone = root / lost
+    if gone.is_dir():
+        shutil.rmtree(gone)
+    else:
+        gone.unlink()
+
+    with pytest.raises(DataMissing, match=message):
+        evaluate(plan(exported, root, tasks=(Task.STS, Task(task)), forms=()))
+
+
+def test_a_broken_card_is_found_before_any_work(exported, data, tmp_path):
+    directory = shutil.copytree(exported, tmp_path / "tiny")
+    (directory / "README.md").write_text(card.BEGIN, "utf-8")
+
+    with pytest.raises(SystemExit, match=r"README\.md must hold the two marks"):
+        Evaluate(model=directory, data="nowhere", forms=["torch"]).cli_cmd()
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,8 @@ def _index(client: Client, corpus: Path, out: Console) -> int:
     except (OSError, json.JSONDecodeError) as error:
         raise DemoFailed(f"{corpus}: {error}") from error
     client.create_collection(COLLECTION, description=f"from {corpus.name}")
+    if not out.is_terminal:
+        out.print(f"indexing {len(documents):,} texts, which takes a minute or two on two cores")
     began = time.monotonic()
     bar = Progress(
         TextColumn("indexing"),
@@ -191,7 +193,7 @@ def _index(client: Client, corpus: Path, out: Console) -> int:
     seconds = time.monotonic() - began
     rate = len(documents) / seconds
     out.print(
-        f"indexed {len(documents):,} first paragraphs of Wikipedia in {seconds:.1f} s: "
+        f"indexed {len(documents):,} texts of {corpus.name} in {seconds:.1f} s: "
         f"[bold]{rate:,.0f} documents/s[/], each on the disk before it counted"
     )
     return len(documents)

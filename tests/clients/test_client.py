@@ -1,5 +1,7 @@
 """The client against a real server: what comes in is what numpy people expect."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from polyseme import (
@@ -14,6 +16,7 @@ from polyseme import (
     Like,
     NotFound,
     OwnVectors,
+    Unauthenticated,
     field,
 )
 
@@ -365,3 +368,17 @@ async def test_leaving_an_asyncio_stream_early_leaves_the_client_usable(server_a
         await stream.aclose()
 
         assert len(await client.embed(["still there"])) == 1
+
+
+def test_a_server_with_keys_takes_the_right_one_only(start_server, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text(f"me {hashlib.sha256(b'right').hexdigest()}\n")
+
+    with start_server(api_keys=keys) as address:
+        with Client(address, api_key="right") as client:
+            client.wait_until_serving(timeout_s=30)
+            assert client.info().model.dimensions == 384
+        with Client(address) as client, pytest.raises(Unauthenticated, match="api_key"):
+            client.info()
+        with Client(address, api_key="wrong") as client, pytest.raises(Unauthenticated):
+            client.info()

@@ -101,15 +101,17 @@ def snippet(hit: Hit, colour: bool, characters: int = SNIPPET_CHARACTERS) -> Tex
     for span in words if colour else []:
         shown.stylize("bold yellow", max(0, span.start - start), max(0, span.end - start))
     if not colour:
-        inside = [(s.start - start, min(s.end, end) - start) for s in marked if s.start < end]
+        inside = [(s.start - start, s.end - start) for s in marked if s.start < end]
         shown = Text(_bracketed(shown.plain, inside))
     return Text.assemble("…" if start else "", shown, "…" if end < len(text) else "")
 
 
 def _bracketed(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """Each span between « and »; one that goes beyond the text is left open."""
     for start, end in sorted(spans, reverse=True):
         if 0 <= start < end:
-            text = f"{text[:start]}«{text[start:end]}»{text[end:]}"
+            close = "»" if end <= len(text) else ""
+            text = f"{text[:start]}«{text[start:end]}{close}{text[end:]}"
     return text
 
 
@@ -157,8 +159,8 @@ def _matrix(values: NDArray[np.float32]) -> Text:
     """Cells coloured by their rank within the matrix, so that each kind uses its whole range."""
     count = len(values)
     others = np.sort(values[~np.eye(count, dtype=bool)])
-    text = Text("  " + "".join(f"{i + 1:>4}" for i in range(count)), style="dim")
-    text.append("\n")
+    text = Text()
+    text.append("  " + "".join(f"{i + 1:>4}" for i in range(count)) + "\n", style="dim")
     for i in range(count):
         text.append(f"{i + 1:>2}", style="dim")
         for j in range(count):

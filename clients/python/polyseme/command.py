@@ -1,6 +1,7 @@
 """The `polyseme` command; the terminal's part comes with `pip install 'polyseme[cli]'`."""
 
 import importlib.util
+import os
 import sys
 
 
@@ -11,6 +12,8 @@ def main() -> None:
         sys.exit(
             f"polyseme: the command needs {' and '.join(missing)}: pip install 'polyseme[cli]'"
         )
+    # gRPC's own log lines say what the command says better; whoever wants them sets the variable.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from polyseme.cli.app import run  # only now: it imports what was just looked for
 
     sys.exit(run())

@@ -38,6 +38,8 @@ from encoder.training.workers import Workers
 # Of a recipe's seed, so that no two uses draw the same numbers.
 SEED_ROWS, SEED_MASKS, SEED_EVALUATION = 1, 2, 3
 EVALUATION_ROW_TOKENS = 128
+SHORT_ROW_TOKENS = 256  # up to which attention is faster as plain matrix products
+COMPILED_SHAPES_MAX = 64
 EVALUATION_ROWS_MAX = 96  # of each language
 EVALUATION_MASKING = Masking(rate_first=0.15, rate_last=0.15)
 
@@ -79,7 +81,13 @@ class Pretraining:
         torch.manual_seed(recipe.seed)
         self.model = MaskedLanguageModel(config).to(workers.device)
         self.decoder = Reconstruction(config).to(workers.device)
-        self._encode = torch.compile(self.model.encoder) if compiled else self.model.encoder
+        self._states, self._cross_entropy = self._eager_states, self._eager_cross_entropy
+        if compiled:
+            # Fixed shapes: kernels for changing ones are tuned to the first they meet, which is
+            # another one after a resume. A stage has one shape for each of its mask rates.
+            torch._dynamo.config.recompile_limit = COMPILED_SHAPES_MAX
+            self._states = torch.compile(self._eager_states, dynamic=False)
+            self._cross_entropy = torch.compile(self._eager_cross_entropy, dynamic=False)
         modules = nn.ModuleDict({"model": self.model, "decoder": self.decoder})
         self._named = list(modules.named_parameters())
         self._parameters = [parameter for _, parameter in self._named]
@@ -121,7 +129,7 @@ class Pretraining:
     def _backward(self, masked: Masked, copy: Masked | None, part: NDArray[np.int64]) -> Tensor:
         device = self._workers.device
         with torch.autocast(device.type, self._precision, enabled=self._precision != torch.float32):
-            states = self._encode(_tensor(masked.inputs[part], device)).last  # (b, T, W)
+            states = self._states(_tensor(masked.inputs[part], device))  # (b, T, W)
             loss = self._guess(states, masked, part)
             total, rebuilt = loss, torch.zeros((), device=device)
             if copy is not None:
@@ -138,13 +146,21 @@ class Pretraining:
         states: (b, T, W). Only the hidden positions go through the head, which is half of the
         arithmetic of a small model (Geiping and Goldstein 2023).
         """
-        device = states.device
-        rows = np.arange(len(part))[:, None] * states.shape[1]
-        places = _tensor((rows + masked.places[part]).reshape(-1), device)
+        places, targets = _hidden(masked, part, states.device)
+        return self._cross_entropy(states, places, targets) / masked.targets.size
+
+    def _eager_states(self, ids: Tensor) -> Tensor:
+        """The encoder's last states (b, T, W)."""
+        # `explain` writes attention out as matrix products, which on a CPU is faster than the
+        # fused kernel for short rows: of 64 tokens, compiled, 7,600 tokens/s and core for 4,900.
+        short = ids.device.type == "cpu" and ids.shape[1] <= SHORT_ROW_TOKENS
+        states: Tensor = self.model.encoder(ids, explain=short).last
+        return states
+
+    def _eager_cross_entropy(self, states: Tensor, places: Tensor, targets: Tensor) -> Tensor:
         chosen = states.flatten(0, 1).index_select(0, places)  # (b * hidden, W)
-        targets = _tensor(masked.targets[part].reshape(-1), device)
-        loss = F.cross_entropy(self.model.logits(chosen).float(), targets, reduction="sum")
-        return loss / masked.targets.size
+        logits = self.model.logits(chosen).float()
+        return F.cross_entropy(logits, targets, reduction="sum")
 
     def _hidden_copy(self, ids: NDArray[np.int64], random: np.random.Generator) -> Masked:
         rules = self.recipe.reconstruction
@@ -226,8 +242,8 @@ class Pretraining:
             for begin in range(0, len(ids), at_once):
                 part = np.arange(begin, min(begin + at_once, len(ids)))
                 states = self.model.encoder(_tensor(masked.inputs[part], device)).last
-                total += float(self._guess(states, masked, part))
-        return total
+                total += float(self._eager_cross_entropy(states, *_hidden(masked, part, device)))
+        return total / masked.targets.size
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint must hold, beside what it belongs to."""
@@ -281,6 +297,13 @@ def row_sources(recipe: Recipe, data: Tokenized) -> list[RowSource]:
         for stream in data.streams
         if stream.tokens
     ]
+
+
+def _hidden(masked: Masked, part: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where in a flattened batch the hidden tokens are, and what they were: (b * hidden,) each."""
+    rows = np.arange(len(part))[:, None] * masked.inputs.shape[1]
+    places = _tensor((rows + masked.places[part]).reshape(-1), device)
+    return places, _tensor(masked.targets[part].reshape(-1), device)
 
 
 def _tensor(values: NDArray[np.int64], device: torch.device) -> Tensor:

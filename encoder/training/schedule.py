@@ -5,6 +5,9 @@ from math import sqrt
 
 from encoder.training.recipe import Recipe, Stage
 
+# The mask rate falls by steps, because each number of hidden tokens is a shape to compile for.
+MASK_RATE_STEP = 0.025
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -29,6 +32,7 @@ def step_at(recipe: Recipe, number: int) -> Step:
             done = before + (number - first) * step_tokens
             progress = done / recipe.tokens
             masking = recipe.masking
+            rate = masking.rate_first + progress * (masking.rate_last - masking.rate_first)
             return Step(
                 number=number,
                 stage_index=index,
@@ -36,7 +40,7 @@ def step_at(recipe: Recipe, number: int) -> Step:
                 first_row=(number - first) * stage.step_rows,
                 tokens_before=done,
                 rate_share=rate_share(recipe, done + step_tokens / 2),
-                mask_rate=masking.rate_first + progress * (masking.rate_last - masking.rate_first),
+                mask_rate=round(rate / MASK_RATE_STEP) * MASK_RATE_STEP,
                 reconstructs=progress >= 1 - recipe.reconstruction.share,
             )
         first += stage.steps

@@ -140,7 +140,7 @@ def _refusing() -> Iterator[None]:
 
     try:
         yield
-    except (NotWritten, CheckpointRefused, CorpusInvalid, RecipeInvalid) as error:
+    except (NotWritten, CheckpointRefused, CorpusInvalid, RecipeInvalid, ArithmeticError) as error:
         sys.exit(str(error))
 
 

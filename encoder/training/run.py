@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from types import FrameType
 
@@ -41,6 +42,10 @@ EVALUATIONS_MIN = 10
 
 class Interrupted(Exception):
     """The run was asked to stop (SIGTERM, Ctrl-C); its checkpoint is written."""
+
+
+class Diverged(ArithmeticError):
+    """The loss is no longer a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +96,7 @@ class Run:
         )
         self._checkpoint = settings.out / "checkpoint.pt"
         self._stopping = False
+        self._before = ""  # what the loaded checkpoint was trained with
         self._seconds = 0.0  # of training, over all resumes
 
     def train(self) -> Path:
@@ -114,6 +120,12 @@ class Run:
         out = self._settings.out
         if self._settings.resume:
             self._load()
+            if self._before != self._numerics() and self._workers.first:
+                print(
+                    f"note: the checkpoint was trained with {self._before}, this process has "
+                    f"{self._numerics()}: the run goes on, but its last bits may differ",
+                    file=sys.stderr,
+                )
         elif self._checkpoint.exists():
             raise CheckpointRefused(
                 f"{self._checkpoint} exists: add --resume to go on with it, or give another --out"
@@ -134,12 +146,7 @@ class Run:
             recipe_sha256=self._recipe.sha256,
             data_sha256=self._data.sha256,
         )
-        if content["numerics"] != self._numerics() and self._workers.first:
-            print(
-                f"note: the checkpoint was trained with {content['numerics']}, this process has "
-                f"{self._numerics()}: the run goes on, but its last bits may differ",
-                file=sys.stderr,
-            )
+        self._before = str(content["numerics"])
         self._training.load(content["training"])
         self._seconds = float(content["seconds"])
 
@@ -172,6 +179,11 @@ class Run:
         for number in range(self._training.steps_done, self._recipe.steps):
             step = step_at(self._recipe, number)
             losses = self._training.train(step)
+            if not isfinite(losses.masked):
+                raise Diverged(
+                    f"the loss is {losses.masked} at step {number}: lower the rates of the recipe; "
+                    "the last checkpoint is from before"
+                )
             tokens = step.stage.row_tokens * step.stage.step_rows
             done = step.tokens_before + tokens
             now = time.monotonic()
@@ -185,7 +197,7 @@ class Run:
                     self._draw()
                     saved = time.monotonic()
             clock = time.monotonic()
-            if self._stopping and self._workers.count == 1:
+            if self._stopping:
                 raise Interrupted(f"stopped after step {number + 1} of {self._recipe.steps}")
         if self._workers.first:
             progress.finish(window.note(total))

@@ -15,8 +15,8 @@ from encoder.checkpoint import load_language_model
 from encoder.training.checkpoints import CheckpointRefused
 from encoder.training.corpus import CorpusInvalid
 from encoder.training.curves import read_curves
-from encoder.training.recipe import Recipe
-from encoder.training.run import Run, prepare
+from encoder.training.recipe import Optimizer, Recipe
+from encoder.training.run import Diverged, Run, prepare
 from encoder.training.workers import Workers
 
 COMMAND = [sys.executable, "-m", "encoder.training.command"]
@@ -74,6 +74,29 @@ def test_a_run_is_not_begun_over_another_and_not_resumed_with_another_recipe(
         train((other, data), replace(settings, resume=True))
     with pytest.raises(CheckpointRefused, match="does not exist; start the run without --resume"):
         train(tiny_data, replace(settings, out=tmp_path / "none", resume=True))
+
+
+def test_a_snapshot_is_the_model_of_the_last_checkpoint(tiny_data, tiny_settings, tmp_path):
+    settings = replace(tiny_settings, out=tmp_path / "run")
+    finished = train(tiny_data, settings)
+
+    steps = Run(*tiny_data, settings, Workers()).snapshot(tmp_path / "snapshot")
+
+    assert steps == tiny_data[0].steps
+    weights = "model.safetensors"
+    assert (tmp_path / "snapshot" / weights).read_bytes() == (finished / weights).read_bytes()
+
+
+def test_a_run_whose_loss_is_no_number_stops_before_it_spoils_its_checkpoint(
+    tiny_data, tiny_settings, tmp_path
+):
+    recipe, data = tiny_data
+    wild = Optimizer(name="adamw", rate=1e18, clip_norm=1e18)
+    settings = replace(tiny_settings, out=tmp_path / "run")
+
+    with pytest.raises(Diverged, match="lower the rates"):
+        train((recipe.model_copy(update={"optimizer": wild}), data), settings)
+    assert not (settings.out / "checkpoint.pt").exists()
 
 
 def test_resuming_a_run_that_is_done_changes_nothing(tiny_data, tiny_settings, tmp_path):

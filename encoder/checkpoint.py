@@ -48,7 +48,8 @@ def load_sentence_encoder(directory: Path) -> SentenceEncoder:
     """
     config = read_config(directory)
     settings = read_sentence_settings(directory)
-    encoder = Encoder(config)
+    with torch.device("meta"):  # no memory and no random numbers for what is filled next
+        encoder = Encoder(config)
     tensors = read_tensors(directory)
     _fill(encoder, _ours(tensors, encoder_names(config)))
     if left := [name for name in tensors if not is_beside(name)]:
@@ -60,7 +61,8 @@ def load_sentence_encoder(directory: Path) -> SentenceEncoder:
 def load_language_model(directory: Path) -> MaskedLanguageModel:
     """The encoder in `directory` with its masked-LM head. Raises UnsupportedModel without one."""
     config = read_config(directory)
-    model = MaskedLanguageModel(config)
+    with torch.device("meta"):
+        model = MaskedLanguageModel(config)
     tensors = read_tensors(directory)
     _fill(model.encoder, _ours(tensors, encoder_names(config)))
     head = _ours(tensors, head_names(config))
@@ -156,7 +158,7 @@ def _fill(module: nn.Module, tensors: Tensors) -> None:
                 f"weight {name} has shape {tuple(tensors[name].shape)}; "
                 f"config.json promises {tuple(value.shape)}"
             )
-    module.load_state_dict(tensors, strict=True)
+    module.load_state_dict(tensors, strict=True, assign=True)
 
 
 def _weight_files(directory: Path) -> list[Path]:

@@ -40,7 +40,7 @@ __all__ = [
 
 
 class PrecisionMissing(ValueError):
-    """The model directory has no graphs of this precision."""
+    """There are no graphs of this precision for this device in the model directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +123,8 @@ class Encoder:
         threads: cores for one call; 0 for as many as the process may use
         Raises ModelNotFound, ModelDamaged (names the file), PrecisionMissing, DeviceMissing.
         """
+        if device == "cuda" and precision is Precision.INT8:
+            raise PrecisionMissing("int8 graphs run on a CPU alone; a GPU wants fp16")
         manifest = read_manifest(directory)
         if precision not in manifest.precisions:
             present = ", ".join(manifest.precisions) or "none"

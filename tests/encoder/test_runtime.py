@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from encoder.manifest import read_manifest
 from encoder.runtime import (
+    DeviceMissing,
     Encoder,
     ModelDamaged,
     ModelNotFound,
@@ -178,6 +179,13 @@ def test_a_precision_that_was_not_exported_is_refused_with_the_way_to_get_it(tin
 
     with pytest.raises(PrecisionMissing, match="polyseme-model export"):
         Encoder.load(tmp_path / "copy", precision=Precision.INT8)
+
+
+def test_a_device_that_cannot_be_used_is_refused_instead_of_replaced(tiny):
+    with pytest.raises(PrecisionMissing, match="a GPU wants fp16"):
+        Encoder.load(tiny, precision=Precision.INT8, device="cuda")
+    with pytest.raises(DeviceMissing, match="CUDAExecutionProvider"):
+        Encoder.load(tiny, precision=Precision.FP16, device="cuda")
 
 
 def test_the_fingerprint_tells_what_differs(tiny):

@@ -126,6 +126,7 @@ class _Running:
         self._interceptor = interceptor
         self._context = context
         self._metadata = _metadata_of(context)
+        self._peer = context.peer()  # not later: gRPC frees a cancelled call, and then crashes
         self._call = Call(method, _request_id(self._metadata))
         self._admitted = False
         self._code = StatusCode.OK
@@ -171,7 +172,7 @@ class _Running:
             "method": self._call.method,
             "code": self._code.name,
             "duration_ms": round(seconds * 1000, 3),
-            "peer": self._context.peer(),
+            "peer": self._peer,
             "request_id": self._call.request_id,
         }
         if self._reason:

@@ -176,3 +176,25 @@ def test_help_needs_neither_model_nor_heavy_imports():
     assert outcome.returncode == 0
     assert "--batch-tokens-max" in outcome.stdout
     assert not re.search(r"\b(onnxruntime|faiss|grpc|torch)$", outcome.stderr, re.MULTILINE)
+
+
+async def test_cancelled_streams_are_logged_and_end_nothing_else(model_directory, tmp_path):
+    """gRPC frees a cancelled call; asking it for its peer afterwards killed the process."""
+    streams = 60
+    async with process(model_directory, tmp_path / "data") as (started, port):
+        lines = asyncio.create_task(read_lines(started.stderr, streams))
+        for _ in range(streams):
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                embed = encoder_pb2_grpc.EncoderServiceStub(channel).EmbedStream()
+                request = encoder_pb2.EmbedRequest(inputs=["apple"])
+                await embed.write(encoder_pb2.EmbedStreamRequest(request=request))
+                await embed.read()
+                embed.cancel()
+        logged = await asyncio.wait_for(lines, 30)
+
+        assert started.returncode is None
+    assert all(re.fullmatch(r"ipv4:127\.0\.0\.1:\d+", line["peer"]) for line in logged)
+
+
+async def read_lines(stream, count):
+    return [json.loads(await stream.readline()) for _ in range(count)]

@@ -95,7 +95,7 @@ def _digest(root: Path, recipe: Recipe) -> str:
     for source in every:
         seen.update(f"{source.language} {getattr(source, 'columns', None)}".encode())
     for rule in recipe.evaluation:
-        seen.update(rule.model_dump_json().encode())
+        seen.update(rule.choices().encode())
         for file in evaluation_files(root, rule):
             seen.update(file_sha256(file).encode())
     return seen.hexdigest()[:12]

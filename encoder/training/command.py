@@ -1,4 +1,4 @@
-"""The commands `pretrain` and `snapshot`."""
+"""The commands `pretrain`, `snapshot` and `finetune`."""
 
 import sys
 from collections.abc import Iterator
@@ -10,6 +10,8 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict
 
 if TYPE_CHECKING:
+    import torch
+
     from encoder.training.recipe import Recipe
     from encoder.training.run import Settings
     from encoder.training.streams import Tokenized
@@ -90,21 +92,15 @@ class Pretrain(_Common):
             print(f"{model}: {recipe.tokens:,} tokens in {recipe.steps:,} steps")
 
     def _settings(self, workers: "Workers") -> "Settings":
-        import torch
-
         from encoder.training.run import Settings
 
-        if self.threads:
-            torch.set_num_threads(self.threads)
-        auto = "bf16" if workers.device.type == "cuda" or _fast_bf16() else "fp32"
-        precision = auto if self.precision == "auto" else self.precision
         return Settings(
             text=self.text,
             out=self.out,
             cache=self.cache or self.out / "cache",
             resume=self.resume,
             checkpoint_s=self.checkpoint_s,
-            precision=torch.bfloat16 if precision == "bf16" else torch.float32,
+            precision=_precision(self.precision, workers.device.type, self.threads),
             compiled=self.compiled,
         )
 
@@ -128,6 +124,56 @@ class Snapshot(_Common):
             recipe, data = _prepared(_recipe(self), settings, Workers())
             steps = Run(recipe, data, settings, Workers()).snapshot(self.directory)
             print(f"{self.directory}: after {steps:,} of {recipe.steps:,} steps")
+
+
+class Finetune(BaseModel):
+    """Teach a pretrained model sentence vectors, from a teacher's and from pairs of texts.
+
+    The recipe says which pairs (its sources, translations and `sentences` table). A run that was
+    killed goes on with --resume.
+    """
+
+    weights: Path = Field(description="model directory to begin with: model/ of a pretraining run")
+    teacher: Path = Field(description="directory of the sentence encoder to learn from")
+    text: Path = Field(description="folder of text, as for pretrain")
+    recipe: Path = Field(description="TOML file that decides the run")
+    out: Path = Field(description="folder of the run")
+    cache: Path | None = Field(default=None, description="folder for cleaned text, as for pretrain")
+    resume: bool = Field(default=False, description="go on from the run's last checkpoint")
+    threads: PositiveInt | None = Field(default=None, description="of a CPU (default: all)")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="of matrix products; auto takes bf16 where it is fast"
+    )
+    checkpoint_s: PositiveFloat = Field(default=300.0, description="seconds between checkpoints")
+
+    def cli_cmd(self) -> None:
+        with _refusing():
+            self._run()
+
+    def _run(self) -> None:
+        from encoder.training.recipe import load_recipe
+
+        recipe = load_recipe(self.recipe)
+        # torch takes seconds to import; --help and a misspelt key must not
+        from encoder.training.sentence import SentenceTraining, Teacher
+        from encoder.training.sentence_pairs import load_kinds
+        from encoder.training.sentence_run import SentenceRun
+        from encoder.training.workers import Workers
+
+        device = Workers.join().device
+        kinds = load_kinds(self.text, recipe, self.cache or self.out / "cache")
+        print(", ".join(f"{len(kind.pairs):,} {kind.name}" for kind in kinds))
+        training = SentenceTraining(
+            recipe,
+            self.weights,
+            Teacher(self.teacher, recipe.sentences.text_tokens_max, device),
+            kinds,
+            device=device,
+            precision=_precision(self.precision, device.type, self.threads),
+        )
+        run = SentenceRun(training, recipe, self.weights, self.out)
+        model = run.train(resume=self.resume, checkpoint_s=self.checkpoint_s)
+        print(f"{model}: {recipe.sentences.steps:,} steps")
 
 
 @contextmanager
@@ -165,11 +211,15 @@ def _prepared(
     return prepare(recipe, settings)
 
 
-def _fast_bf16() -> bool:
-    """Whether this CPU multiplies bf16 matrices faster than fp32 ones."""
+def _precision(asked: str, device: str, threads: int | None) -> "torch.dtype":
+    """The numbers to multiply in; sets the count of threads, which must come first."""
     import torch
 
-    return bool(torch.cpu._is_avx512_bf16_supported())
+    if threads:
+        torch.set_num_threads(threads)
+    fast = device == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    bf16 = asked == "bf16" or (asked == "auto" and fast)
+    return torch.bfloat16 if bf16 else torch.float32
 
 
 class _Program(BaseSettings):
@@ -184,6 +234,7 @@ class _Program(BaseSettings):
 
     pretrain: CliSubCommand[Pretrain]
     snapshot: CliSubCommand[Snapshot]
+    finetune: CliSubCommand[Finetune]
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)

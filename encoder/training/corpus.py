@@ -126,13 +126,15 @@ def passages(lines: Iterable[str]) -> Iterator[Passage]:
 
 
 def read_pairs(root: Path, source: Source | Aligned) -> Iterator[Pair]:
-    """Translations, misaligned ones left out.
+    """Translations, misaligned ones left out; or pairs of one language ("en-en"), all of them.
 
     Raises CorpusInvalid for a TSV line with too few columns, and for aligned files of which
     one is shorter.
     """
+    one, _, other = source.language.partition("-")
+    question_and_answer = bool(one) and one == other  # whose lengths may differ
     for first, second in _raw_pairs(root, source):
-        if first and second and plausible(first, second):
+        if first and second and (question_and_answer or plausible(first, second)):
             yield first, second
 
 

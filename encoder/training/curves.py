@@ -53,27 +53,32 @@ def draw(lines: Iterable[Line], title: str) -> str:
     for line in listed:
         for language, loss in line.get("held_out", {}).items():
             curves.setdefault(f"held out, {language}", []).append((line["tokens"], loss))
-    return plot({name: points for name, points in curves.items() if points}, title)
+    in_millions = {
+        name: [(tokens / 1e6, loss) for tokens, loss in points]
+        for name, points in curves.items()
+        if points
+    }
+    return plot(in_millions, title, across="million tokens")
 
 
-def plot(curves: Mapping[str, Points], title: str) -> str:
-    """An SVG of named curves, each (tokens, nats)."""
+def plot(curves: Mapping[str, Points], title: str, *, across: str) -> str:
+    """An SVG of named curves, each of (amount of training, nats); `across` names the amount."""
     every = [point for points in curves.values() for point in points] or [(1.0, 1.0)]
     right = max(x for x, _ in every)
     low, high = min(y for _, y in every), max(y for _, y in every)
     bottom, top = int(low * 2) / 2, int(high * 2 + 1) / 2  # half nats
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = MARGIN + x / right * (WIDTH - 2 * MARGIN)
+        beside = MARGIN + x / right * (WIDTH - 2 * MARGIN)
         down = MARGIN + (top - y) / (top - bottom) * (HEIGHT - 2 * MARGIN)
-        return round(across, 1), round(down, 1)
+        return round(beside, 1), round(down, 1)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
         'font-family="sans-serif" font-size="12">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{MARGIN}" y="24" font-size="15">{escape(title)}</text>',
-        f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 12}" text-anchor="end">million tokens</text>',
+        f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 12}" text-anchor="end">{escape(across)}</text>',
         f'<text x="8" y="{MARGIN - 12}">nats per guessed token</text>',
     ]
     for tick in range(round((top - bottom) * 2) + 1):
@@ -86,7 +91,7 @@ def plot(curves: Mapping[str, Points], title: str) -> str:
     for tick in range(6):
         x, y = place(right * tick / 5, bottom)
         parts.append(
-            f'<text x="{x}" y="{y + 18}" text-anchor="middle">{right * tick / 5e6:.1f}</text>'
+            f'<text x="{x}" y="{y + 18}" text-anchor="middle">{right * tick / 5:,.4g}</text>'
         )
     for index, (name, points) in enumerate(curves.items()):
         colour = COLOURS[index % len(COLOURS)]

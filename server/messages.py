@@ -184,7 +184,8 @@ def _float16(vectors: Vectors) -> list[common_pb2.Vector]:
 
 def _int8(vectors: Vectors) -> list[common_pb2.Vector]:
     scales = np.abs(vectors).max(axis=1) / np.float32(127)
-    scales[scales == 0] = 1  # a vector of zeros: any step will do
+    # Below the smallest normal number a step is too coarse to divide by: rows would overflow.
+    scales = np.maximum(scales, np.finfo(np.float32).tiny)
     rows = np.rint(vectors / scales[:, np.newaxis]).astype(np.int8)
     messages = _rows(rows, common_pb2.VECTOR_ENCODING_INT8, rows.shape[1])
     for message, scale in zip(messages, scales.tolist(), strict=True):

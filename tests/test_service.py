@@ -128,4 +128,4 @@ def test_the_command_prints_json_that_scripts_can_read(client):
         text=True,
         check=True,
     )
-    assert json.loads(run.stdout)["hits"][0]["id"].startswith("fruit")
+    assert json.loads(run.stdout)["hits"][0]["document"]["id"].startswith("fruit")

@@ -35,11 +35,11 @@ import faiss
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from polyseme import Client
-from polyseme.searching import ByVector
 
 from encoder.runtime import Encoder, Precision, normalize
 from encoder.tokenizer import Tokenizer, Truncation
+from polyseme import Client
+from polyseme.searching import ByVector
 
 TOKENS_MAX = 256
 EMBED_TEXTS = 1_000

@@ -19,12 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from polyseme import Client, PolysemeError, SearchResult, field
-from polyseme.cli import tables
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from polyseme import Client, PolysemeError, SearchResult, field
+from polyseme.cli import tables
 
 ROOT = Path(__file__).parents[1]
 CORPUS = ROOT / "clients" / "samples" / "wikipedia.jsonl"

@@ -9,6 +9,10 @@ from typing import Any
 
 import grpc
 from grpc_reflection.v1alpha import reflection
+
+from encoder.runtime import Encoder, Precision
+from encoder.tokenizer import Truncation
+from index.store import Store
 from polyseme.v1 import (
     admin_pb2,
     admin_pb2_grpc,
@@ -23,10 +27,6 @@ from polyseme.v1 import (
     search_pb2,
     search_pb2_grpc,
 )
-
-from encoder.runtime import Encoder, Precision
-from encoder.tokenizer import Truncation
-from index.store import Store
 from server.admission import Admission
 from server.auth import ApiKeys
 from server.embedder import Embedder

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 
-from polyseme.v1 import collection_pb2, common_pb2
-
 from encoder.runtime import Encoder, Pooling
 from encoder.tokenizer import Truncation
 from index.collection import Collection, State
 from index.errors import InvalidInput, StoreError
 from index.spec import CollectionSpec, Metric
+from polyseme.v1 import collection_pb2, common_pb2
 from server.documents import timestamp_to
 from server.embedder import Embedder
 from server.errors import LimitExceeded, RequestInvalid

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
-from polyseme.v1 import common_pb2, document_pb2
 
 from index.documents import StoredDocument, WriteMode
 from index.errors import DimensionMismatch, FingerprintMismatch
@@ -17,6 +16,7 @@ from index.fields import check_metadata, check_text
 from index.settings import StoreSettings
 from index.spec import JSON, CollectionSpec
 from index.validation import check_id
+from polyseme.v1 import common_pb2, document_pb2
 from server.errors import LimitExceeded, RequestInvalid
 from server.messages import vector_from, vector_to
 from server.metadata import metadata_from, struct_of

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from google.protobuf.struct_pb2 import Value
-from polyseme.v1 import document_pb2
 
 from index.fields import Scalar
 from index.filter import And, Equal, Exists, Filter, In, Not, Or, Range
+from polyseme.v1 import document_pb2
 from server.errors import LimitExceeded, RequestInvalid
 from server.metadata import number_from
 from server.settings import Settings

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from polyseme.v1 import document_pb2, search_pb2
 
 from index.documents import Hit, SearchMode, SearchResult
 from index.fusion import RRF_K
+from polyseme.v1 import document_pb2, search_pb2
 from server.documents import document_to
 from server.embedder import Timings
 from server.highlight import Highlight, HighlightKind

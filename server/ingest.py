@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from polyseme.v1 import document_pb2
-
 from index.collection import Collection
 from index.documents import Document, WriteMode, Written
 from index.store import Store
+from polyseme.v1 import document_pb2
 from server.documents import Draft, digest_of, drafts_from
 from server.embedder import Embedder, Lane, Timings
 from server.recipes import embed_named, usable_recipe

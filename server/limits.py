@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from polyseme.v1 import admin_pb2
-
 from server.errors import LimitExceeded, RequestInvalid
 from server.settings import Settings
 

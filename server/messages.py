@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from polyseme.v1 import common_pb2, encoder_pb2
 
 from encoder.runtime import Encoder, Fingerprint, Pooling
 from encoder.tokenizer import Truncation
 from encoder.words import Span, SubwordPooling, find_word, span_at, span_from_bytes
+from polyseme.v1 import common_pb2, encoder_pb2
 from server.batching import Lane
 from server.embedder import EmbedPlan, Timings, TokenCounts
 from server.errors import RequestInvalid

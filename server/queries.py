@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from polyseme.v1 import search_pb2
 
 from encoder.runtime import Fingerprint
 from encoder.tokenizer import Truncation
@@ -19,6 +18,7 @@ from index.errors import DimensionMismatch, DocumentNotFound, FingerprintMismatc
 from index.fields import check_text as check_stored_text
 from index.settings import StoreSettings
 from index.validation import prepare_vectors
+from polyseme.v1 import search_pb2
 from server.documents import check_vector_fingerprint, own_vector_from
 from server.embedder import Embedder, Lane, Timings, TokenCounts
 from server.errors import RequestInvalid, naming

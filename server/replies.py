@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from polyseme.v1 import encoder_pb2
-
 from encoder.tokenizer import TokenizedText, Tokenizer
+from polyseme.v1 import encoder_pb2
 from server.call import request_id
 from server.embedder import Embedded, EmbeddedStates, EmbeddedWord, EmbeddedWords
 from server.errors import RequestInvalid, status_of

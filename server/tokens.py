@@ -2,9 +2,9 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from polyseme.v1 import common_pb2, encoder_pb2
 
 from encoder.tokenizer import Tokenizer, Window
+from polyseme.v1 import common_pb2, encoder_pb2
 
 
 def token_messages(text: str, window: Window, tokenizer: Tokenizer) -> list[encoder_pb2.Token]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from polyseme.v1 import document_pb2
-
 from index.collection import Collection
 from index.documents import Written
 from index.errors import StoreError
+from polyseme.v1 import document_pb2
 from server.call import request_id
 from server.documents import mode_from, request_id_from
 from server.embedder import Lane

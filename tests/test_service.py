@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from polyseme import Client, field
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -121,8 +122,7 @@ def test_documents_outlive_the_process(model_directory, tmp_path):
 
 def test_the_command_prints_json_that_scripts_can_read(client):
     run = subprocess.run(
-        [sys.executable, "-m", "polyseme.command", "search", "apples", "orchard", "-k", "1"]
-        + ["--json"],
+        [sys.executable, "-m", "polyseme.command", "search", "apples", "orchard", "--json"],
         env={**os.environ, "POLYSEME_SERVER": client.address},
         capture_output=True,
         text=True,

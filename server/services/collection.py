@@ -9,11 +9,10 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
-from polyseme.v1 import collection_pb2, collection_pb2_grpc
-
 from index.collection import Collection
 from index.errors import PageTokenInvalid
 from index.store import Store
+from polyseme.v1 import collection_pb2, collection_pb2_grpc
 from server.collections import (
     DESCRIPTION_BYTES_MAX,
     check_phrase,

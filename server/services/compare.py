@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 import regex
 from numpy.typing import NDArray
-from polyseme.v1 import compare_pb2, compare_pb2_grpc
 
 from encoder.tokenizer import Truncation
 from encoder.words import Span, SubwordPooling, span_at, words
+from polyseme.v1 import compare_pb2, compare_pb2_grpc
 from server.batching import Lane
 from server.comparison import View, view_of
 from server.embedder import EmbeddedWords, Embedder, EmbedPlan, Tokenized

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 
-from polyseme.v1 import document_pb2, document_pb2_grpc
-
 import server.store_errors  # noqa: F401  puts the index's errors into the table
 from index.collection import Collection
 from index.documents import Page
@@ -14,6 +12,7 @@ from index.errors import DocumentNotFound
 from index.filter import Filter
 from index.store import Store
 from index.validation import check_id
+from polyseme.v1 import document_pb2, document_pb2_grpc
 from server.documents import document_to, mode_from, request_id_from
 from server.embedder import Embedder, Lane
 from server.errors import LimitExceeded, RequestInvalid

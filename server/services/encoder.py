@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 import numpy as np
-from polyseme.v1 import encoder_pb2, encoder_pb2_grpc
 
 from encoder.runtime import Encoder, normalize
 from encoder.tokenizer import Truncation
 from encoder.words import Span, words
+from polyseme.v1 import encoder_pb2, encoder_pb2_grpc
 from server.batching import Lane
 from server.call import request_id
 from server.embedder import Embedder

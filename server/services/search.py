@@ -8,7 +8,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from google.rpc import status_pb2
-from polyseme.v1 import search_pb2, search_pb2_grpc
 
 import server.store_errors  # noqa: F401  puts the index's errors into the table
 from index.collection import Collection
@@ -16,6 +15,7 @@ from index.documents import Hit, Query, SearchMode, SearchResult
 from index.errors import SequenceNotReached, StoreError
 from index.filter import Filter
 from index.store import Store
+from polyseme.v1 import search_pb2, search_pb2_grpc
 from server.call import request_id
 from server.embedder import Embedder, Lane, Timings
 from server.errors import CallRefused, LimitExceeded, RequestInvalid, status_of

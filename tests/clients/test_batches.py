@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from polyseme.batches import Load, pieces
 
 LIMIT = Load(5, 100, 100, 100)

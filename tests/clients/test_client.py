@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+
 from polyseme import (
     AlreadyExists,
     AsyncClient,

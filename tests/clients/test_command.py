@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+
 from polyseme import OwnVectors
 from polyseme.cli import app as cli
 

@@ -1,6 +1,7 @@
 """Addresses, keys, TLS files."""
 
 import pytest
+
 from polyseme import AsyncClient, Client, Tls
 from polyseme.connection import Connection, is_loopback
 

@@ -3,6 +3,7 @@
 import pytest
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
+
 from polyseme import FingerprintMismatch, InputTooLong, InvalidRequest, NotFound, Overloaded
 from polyseme.errors import from_status, renamed
 

@@ -6,6 +6,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from polyseme import InvalidRequest, field
 from polyseme.filters import from_json, parse, parse_all
 

@@ -3,6 +3,7 @@
 import importlib
 
 import pytest
+
 from polyseme import methods
 
 MODULES = ["encoder", "compare", "collection", "document", "search", "admin"]

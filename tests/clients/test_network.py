@@ -6,6 +6,7 @@ import grpc
 import pytest
 from google.protobuf import wrappers_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+
 from polyseme import (
     AsyncClient,
     Cancelled,

@@ -6,6 +6,7 @@ from collections import deque
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from polyseme import Unavailable
 from polyseme.errors import Failure
 from polyseme.methods import WRITE_STREAM

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from polyseme import DeadlineExceeded
 from polyseme.errors import Failure, make
 from polyseme.retry import Budget, Retry

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+
 from polyseme import InvalidRequest
 from polyseme.v1 import common_pb2
 from polyseme.vectors import utf8_bytes, vector_array, vector_message, vectors_array

@@ -5,6 +5,9 @@ import contextlib
 import grpc
 import pytest
 import pytest_asyncio
+
+from encoder.manifest import Precision
+from encoder.runtime import Encoder
 from polyseme.v1 import (
     admin_pb2_grpc,
     collection_pb2_grpc,
@@ -13,9 +16,6 @@ from polyseme.v1 import (
     encoder_pb2_grpc,
     search_pb2_grpc,
 )
-
-from encoder.manifest import Precision
-from encoder.runtime import Encoder
 from server.app import running
 from server.settings import Settings
 

@@ -10,9 +10,9 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from polyseme.v1 import admin_pb2, common_pb2, encoder_pb2, encoder_pb2_grpc
 
 from encoder.manifest import ModelDamaged, ModelNotFound
+from polyseme.v1 import admin_pb2, common_pb2, encoder_pb2, encoder_pb2_grpc
 from server.app import SERVICES, AddressUnavailable, Application, TlsFilesUnreadable, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

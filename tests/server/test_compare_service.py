@@ -4,6 +4,7 @@ import grpc
 import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+
 from polyseme.v1 import compare_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
-from polyseme.v1 import common_pb2, encoder_pb2
 
 from encoder.runtime import normalize
 from encoder.tokenizer import Truncation
+from polyseme.v1 import common_pb2, encoder_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -3,10 +3,10 @@ import math
 import pytest
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import ListValue, Value
-from polyseme.v1 import document_pb2
 
 from index.filter import And, Equal, Exists, In, Not, Or, Range, check_filter, matches
 from index.settings import StoreSettings
+from polyseme.v1 import document_pb2
 from server.errors import LimitExceeded, RequestInvalid
 from server.filters import filter_from
 from server.settings import Settings

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from polyseme.v1 import common_pb2, encoder_pb2
 
 from encoder.runtime import Fingerprint, Pooling
 from encoder.tokenizer import Truncation
+from polyseme.v1 import common_pb2, encoder_pb2
 from server.embedder import Lane
 from server.errors import RequestInvalid
 from server.messages import (

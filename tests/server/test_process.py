@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from polyseme.v1 import encoder_pb2, encoder_pb2_grpc
 
 ROOT = Path(__file__).parents[2]

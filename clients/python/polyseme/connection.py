@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+
 from polyseme.version import VERSION
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+
 from polyseme import methods
 from polyseme.batches import Load, pieces
 from polyseme.errors import (

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from google.protobuf import json_format, struct_pb2
+
 from polyseme.errors import invalid
 from polyseme.v1 import document_pb2
 

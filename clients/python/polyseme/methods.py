@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from google.protobuf import wrappers_pb2
 from google.protobuf.message import Message
+
 from polyseme.v1 import (
     admin_pb2,
     collection_pb2,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
+
 from polyseme.errors import PolysemeError
 from polyseme.methods import A, Method, Q
 from polyseme.retry import Budget

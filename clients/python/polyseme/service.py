@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from google.protobuf import wrappers_pb2
+
 from polyseme import methods
 from polyseme.errors import DeadlineExceeded, PolysemeError, Unavailable
 from polyseme.plans import Plan, Sleep, call
@@ -53,7 +54,7 @@ class Model:
     word_layers: tuple[int, ...]  # what `words` averages by default
     prompts: Mapping[str, str]
     exact: bool  # whether the same text gives the same bytes whatever its neighbours
-    cosine_distance_max: float  # if not exact: how far apart two vectors of a text may be
+    cosine_distance_max: float  # if not exact: the bound on 1 - cosine; 0 if not measured
     device: str  # "cpu" or "cuda"
 
 

@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
 from polyseme.errors import invalid
 from polyseme.v1 import common_pb2
 

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
 from polyseme import methods
 from polyseme.batches import Load, pieces
 from polyseme.embedding import (

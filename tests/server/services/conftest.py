@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.json_format import ParseDict
 from google.protobuf.struct_pb2 import Struct
 from google.rpc import error_details_pb2, status_pb2
+
 from polyseme.v1 import (
     collection_pb2,
     collection_pb2_grpc,

@@ -5,6 +5,7 @@ import sqlite3
 
 import grpc
 import pytest
+
 from polyseme.v1 import collection_pb2, common_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -6,9 +6,9 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
-from polyseme.v1 import collection_pb2, common_pb2, document_pb2
 
 from index.errors import DirectoryInUse
+from polyseme.v1 import collection_pb2, common_pb2, document_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -7,6 +7,7 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.json_format import ParseDict
+
 from polyseme.v1 import collection_pb2, encoder_pb2, encoder_pb2_grpc, search_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

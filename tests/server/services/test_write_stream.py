@@ -5,6 +5,7 @@ import contextlib
 
 import grpc
 import pytest
+
 from polyseme.v1 import document_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

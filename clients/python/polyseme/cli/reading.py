@@ -100,7 +100,7 @@ def _jsonl_rows(lines: Iterable[bytes], source: str, shape: Shape) -> Iterator[R
         try:
             record = json.loads(text)
         except (json.JSONDecodeError, RecursionError) as error:
-            yield BadRow(source, number, f"is not JSON: {error}")
+            yield BadRow(source, number, f"is not JSON (plain text wants --format text): {error}")
             continue
         if not isinstance(record, dict):
             yield BadRow(source, number, "is not a JSON object")

@@ -33,7 +33,9 @@ def info(context: typer.Context, as_json: Json = False) -> None:
         ("waiting", f"{fares.queue_texts:,} texts"),
     ]
     for m in found.models:
-        same = "the same bytes" if m.exact else f"cosine within {m.cosine_distance_max:g}"
+        bound = m.cosine_distance_max
+        unsure = f"1 - cosine within {bound:g}" if bound else "nearly the same; not measured"
+        same = "the same bytes" if m.exact else unsure
         rows += [
             ("model", f"{m.name} on {m.device}, {m.fingerprint.numeric_class}"),
             ("", f"{m.layers} layers, {m.dimensions} dimensions, {m.tokens_max} tokens"),

@@ -207,7 +207,7 @@ class Reproducibility(_message.Message):
     exact: _builtins.bool
     """Whether the same text gives the same bytes whatever its batch, neighbours and threads."""
     cosine_distance_max: _builtins.float
-    """If not: the measured bound on 1 - cosine between two vectors of the same text."""
+    """If not: the measured bound on 1 - cosine between two vectors of the same text; 0: not measured."""
     def __init__(
         self,
         *,

@@ -31,8 +31,8 @@ def _beside(models: tuple[str, ...], values: tuple[float, ...], origin: str) -> 
 ANCHORS: Mapping[str, str] = {
     "senses.contextual.1nn.macro": "BERT-base 91.0, BERT-large 93.2 [C]",
     "senses.contextual.lda.macro": "fastText 78.5 and 86.8 [C], MiniLM-L6 91.2 [X]",
-    "senses.contextual.1nn.micro": "MiniLM-L6 86 [X]",
-    "senses.contextual.lda.micro": "MiniLM-L6 95 [X]",
+    "senses.contextual.1nn.words": "MiniLM-L6 86 [X]",
+    "senses.contextual.lda.words": "MiniLM-L6 95 [X]",
     "senses.static-averaged.lda.macro": "bag of words 87.5 to 89.4 [X]",
     "senses.contextual.lda.apple": "most frequent 61.4, fastText 96.5, BERT-base 99.0 [C]",
     "sts.en": _beside(_SENTENCES, (82.0, 79.9, 84.4), "C"),

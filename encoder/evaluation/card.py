@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from encoder.evaluation.features import (
@@ -26,6 +27,8 @@ BEGIN = (
 )
 END = "<!-- polyseme-model evaluate: end -->"
 
+_PLACES = [*(str(shots) for shots in SHOTS), "all"]
+
 
 class CardDamaged(ValueError):
     """The card has one of the marks between which the evaluation stands, but not the other."""
@@ -41,13 +44,12 @@ def write(directory: Path, evaluation: Evaluation) -> list[Path]:
         raise ValueError(f"a partial evaluation is never written: {evaluation.partial}")
     card = directory / CARD
     before = card.read_text("utf-8") if card.is_file() else f"# {evaluation.model}\n"
-    picture = averaged_versus_contextual(evaluation)
     files = {
-        card: with_section(before, section(evaluation, with_plot=bool(picture)), card),
+        card: with_section(before, section(evaluation), card),
         directory / DATA: json.dumps(as_json(evaluation), indent=1, ensure_ascii=False) + "\n",
     }
-    if picture:
-        files[directory / PLOT] = picture
+    if curves := averaged_and_contextual(evaluation):
+        files[directory / PLOT] = _picture(evaluation, curves)
     for file, content in files.items():
         temporary = file.with_name(f".{file.name}.new")
         temporary.write_text(content, "utf-8")
@@ -65,11 +67,11 @@ def check(directory: Path) -> None:
         raise PermissionError(f"{directory} cannot be written to, so neither can its card")
 
 
-def section(evaluation: Evaluation, *, with_plot: bool) -> str:
+def section(evaluation: Evaluation) -> str:
     """The card's part, without the marks."""
     parts = ["## Evaluation", "", markdown(evaluation)]
-    if with_plot:
-        parts += ["", f"![Averaged static vectors against contextual ones]({PLOT})"]
+    if curves := averaged_and_contextual(evaluation):
+        parts += ["", "### Averaged versus contextual", "", _comparison(evaluation, curves)]
     return "\n".join(parts)
 
 
@@ -87,23 +89,40 @@ def with_section(card: str, content: str, name: Path = Path(CARD)) -> str:
     return card[: card.index(BEGIN)] + marked + card[card.index(END) + len(END) :]
 
 
-def averaged_versus_contextual(evaluation: Evaluation) -> str:
-    """The plot of macro-F1 over examples a sense, in the first column; empty without the scores."""
+def averaged_and_contextual(evaluation: Evaluation) -> list[Line]:
+    """Macro-F1 of LDA over examples a sense, in the first column; empty without the scores."""
     results = evaluation.results.get(Task.SENSES, {})
     first = next((results[name] for name in evaluation.columns if name in results), None)
     if first is None:
-        return ""
+        return []
     scores = {score.key: score for score in first.scores}
-    curves = [
-        _curve(scores, features.name, features.key)
-        for features in (STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH, BOTH_WHITENED)
-    ]
-    title = f"CoarseWSD-20, LDA: averaged and contextual vectors of {evaluation.model}"
-    places = [*(f"{shots}" for shots in SHOTS), "all"]
-    return plot(title, places, curves, "macro-F1 by examples a sense")
+    chosen = (STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH, BOTH_WHITENED)
+    return [_curve(scores, features.name, features.key) for features in chosen]
 
 
 def _curve(scores: dict[str, Score], name: str, key: str) -> Line:
     keys = [*(f"senses.{key}.lda.{shots}-shot" for shots in SHOTS), f"senses.{key}.lda.macro"]
     points = [scores[point] for point in keys]
     return Line(name, [p.value for p in points], [p.deviation or 0.0 for p in points])
+
+
+def _picture(evaluation: Evaluation, curves: Sequence[Line]) -> str:
+    title = f"CoarseWSD-20, LDA: averaged and contextual vectors of {evaluation.model}"
+    return plot(title, _PLACES, curves, "macro-F1 by examples a sense")
+
+
+def _comparison(evaluation: Evaluation, curves: Sequence[Line]) -> str:
+    lines = [
+        f"One classifier (LDA), the same sentences of CoarseWSD-20, {evaluation.columns[0]}: "
+        "macro-F1 by training examples a sense.",
+        "",
+        "| vectors | " + " | ".join(_PLACES) + " |",
+        "|---|" + "---:|" * len(_PLACES),
+    ]
+    for curve in curves:
+        cells = [
+            f"{value:.1f} ± {deviation:.1f}" if deviation else f"{value:.1f}"
+            for value, deviation in zip(curve.values, curve.deviations, strict=True)
+        ]
+        lines.append(f"| {curve.name} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"![Averaged static vectors against contextual ones]({PLOT})"])

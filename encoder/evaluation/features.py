@@ -52,7 +52,7 @@ WORD = Features("contextual", (Part.WORD,))
 WORD_WHITENED = Features("contextual, whitened", (Part.WORD,), whitened=True)
 BOTH = Features("contextual + sentence", (Part.WORD, Part.SENTENCE))
 BOTH_WHITENED = Features("contextual, whitened + sentence", BOTH.parts, whitened=True)
-ALONE = Features("static, the word alone", (Part.ALONE,))
+ALONE = Features("static, the word alone", (Part.ALONE,))  # the most frequent sense, then
 FEATURES = (ALONE, STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH, BOTH_WHITENED)
 FEW_SHOT_FEATURES = (STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH, BOTH_WHITENED)
 

@@ -112,9 +112,9 @@ def choose(words: Sequence[Word], layers: int) -> Choice:
     """The best mixes on `words`, by their training sentences alone; the first of equals.
 
     Four fifths of a word's training sentences teach, each fifth one judges, by macro-F1; words
-    with fewer than five have no say. Plain
-    vectors are judged with all of the examples, by both classifiers; whitened ones, which are for
-    when examples are few, with CHOICE_SHOTS a sense, by LDA.
+    with fewer than five have no say. Plain vectors are judged with all of the examples, by both
+    classifiers; whitened ones, which are for when examples are few, with CHOICE_SHOTS a sense, by
+    LDA.
     """
     candidates = mixes(layers)
     words = [word for word in words if len(word.train.senses) >= HELD_OUT_EVERY]

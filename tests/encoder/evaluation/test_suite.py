@@ -66,6 +66,7 @@ def test_apple_has_a_line_of_its_own_and_every_shot_a_deviation(evaluation):
     scores = {s.key: s for s in evaluation.results[Task.SENSES]["torch fp32"].scores}
 
     assert "senses.contextual.lda.apple" in scores
+    assert "senses.static-the-word-alone.1nn.macro" not in scores  # nothing to compare
     for shots in (1, 3, 10, 30):
         assert scores[f"senses.contextual.lda.{shots}-shot"].deviation is not None
     assert scores["senses.contextual.lda.macro"].deviation is None
@@ -85,7 +86,9 @@ def test_a_whole_evaluation_goes_on_the_card_with_its_plot(exported, tmp_path, e
 
     card.write(directory, evaluation)
 
-    assert card.PLOT in (directory / "README.md").read_text("utf-8")
+    shown = (directory / "README.md").read_text("utf-8")
+    assert card.PLOT in shown
+    assert "| vectors | 1 | 3 | 10 | 30 | all |" in shown
     assert "contextual, whitened + sentence" in (directory / card.PLOT).read_text("utf-8")
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
-from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliImplicitFlag,
+    CliSubCommand,
+    SettingsConfigDict,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +52,10 @@ class Pretrain(_Common):
     torchrun every process takes its part of each step.
     """
 
-    resume: bool = Field(default=False, description="go on from the run's last checkpoint")
-    dry_run: bool = Field(
+    resume: CliImplicitFlag[bool] = Field(
+        default=False, description="go on from the run's last checkpoint"
+    )
+    dry_run: CliImplicitFlag[bool] = Field(
         default=False,
         description="read all text, try a few steps of each stage, say what time and memory the "
         "run will take, and train nothing; the prepared text is kept",
@@ -58,7 +66,7 @@ class Pretrain(_Common):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="of matrix products; auto takes bf16 where it is fast"
     )
-    compiled: bool = Field(
+    compiled: CliImplicitFlag[bool] = Field(
         default=False, description="run the encoder through torch.compile (needs a C++ compiler)"
     )
     checkpoint_s: PositiveFloat = Field(
@@ -139,7 +147,9 @@ class Finetune(BaseModel):
     recipe: Path = Field(description="TOML file that decides the run")
     out: Path = Field(description="folder of the run")
     cache: Path | None = Field(default=None, description="folder for cleaned text, as for pretrain")
-    resume: bool = Field(default=False, description="go on from the run's last checkpoint")
+    resume: CliImplicitFlag[bool] = Field(
+        default=False, description="go on from the run's last checkpoint"
+    )
     threads: PositiveInt | None = Field(default=None, description="of a CPU (default: all)")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="of matrix products; auto takes bf16 where it is fast"
@@ -228,7 +238,7 @@ class _Program(BaseSettings):
     model_config = SettingsConfigDict(
         cli_prog_name="python -m encoder.training.command",
         cli_kebab_case=True,
-        cli_implicit_flags=True,
+        cli_hide_none_type=True,
         cli_enforce_required=True,
     )
 

@@ -83,6 +83,11 @@ class Pretraining:
         self.decoder = Reconstruction(config).to(workers.device)
         self._states, self._cross_entropy = self._eager_states, self._eager_cross_entropy
         if compiled:
+            if workers.device.type == "cpu":
+                # Without it compiled scatters add from several threads in any order. It also
+                # fills new memory, which finds bugs but costs time (mypy misses the attribute).
+                torch.use_deterministic_algorithms(True)
+                torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
             # Fixed shapes: kernels for changing ones are tuned to the first they meet, which is
             # another one after a resume. A stage has one shape for each of its mask rates.
             torch._dynamo.config.recompile_limit = COMPILED_SHAPES_MAX

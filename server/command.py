@@ -69,6 +69,39 @@ class Healthcheck(BaseSettings):
         sys.exit(healthcheck(self.address, self.timeout_s, self.tls_ca))
 
 
+class Torture(BaseSettings):
+    """Kill a server at random while it is written to, and see whether it keeps its promises.
+
+    It starts servers of its own on a directory of its own. After each restart everything that
+    was acknowledged must be there, whole and once. Exit status 0: it was; 1: it was not.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, cli_kebab_case=True, extra="ignore")
+
+    seed: int | None = Field(default=None, description="of the workload; without one, a new one")
+    seconds: float = Field(default=120.0, gt=0, description="how long")
+    kills: int = Field(default=0, ge=0, description="end after so many; 0: only time counts")
+    data: Path | None = Field(
+        default=None, description="empty directory to use and keep; default: a temporary one"
+    )
+    model: Path = Field(
+        default=Settings.model_fields["model"].default, description="model directory"
+    )
+
+    def cli_cmd(self) -> None:
+        from server.torture.run import torture  # loads gRPC and FAISS; --help must not wait
+
+        sys.exit(
+            torture(
+                seed=self.seed,
+                seconds=self.seconds,
+                kills=self.kills,
+                data=self.data,
+                model=self.model,
+            )
+        )
+
+
 class Version(BaseSettings):
     """Print the versions of the server and of what it is built on."""
 
@@ -99,6 +132,9 @@ class Command(BaseSettings):
     config: CliSubCommand[Config] = Field(description="print every setting with its value")
     healthcheck: CliSubCommand[Healthcheck] = Field(
         description="ask a running server whether it serves"
+    )
+    torture: CliSubCommand[Torture] = Field(
+        description="kill a server again and again, and see whether it loses anything"
     )
     version: CliSubCommand[Version] = Field(description="print versions")
 

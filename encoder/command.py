@@ -1,4 +1,4 @@
-"""The command `polyseme-model`: bring a model in, export it, look at it."""
+"""The command `polyseme-model`: bring a model in, export it, measure it."""
 
 import sys
 import time
@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsError
 
 from encoder.config import UnsupportedModel
+from encoder.evaluation.command import Evaluate
 from encoder.manifest import Manifest, ModelDamaged, Precision, read_manifest, verify
 
 # What a caller can mend; anything else is our bug and shows its traceback.
@@ -36,7 +37,7 @@ class Import(_Command):
     word_layers: tuple[int, ...] = Field(
         default=(),
         description="layers whose mean is a word's vector, 0 being the embeddings; "
-        "by default the last half",
+        "by default the last, or the last half for a model not trained on sentences",
     )
     dimensions_choices: tuple[int, ...] = Field(
         default=(), description="lengths that vectors may be cut to, for a Matryoshka model"
@@ -111,11 +112,12 @@ class Info(_Command):
 
 
 class Model(BaseSettings):
-    """Models for polyseme: import a Hugging Face directory, export it to ONNX, look at it.
+    """Models for polyseme: import a Hugging Face directory, export it to ONNX, measure it.
 
     polyseme-model import ./all-MiniLM-L6-v2 --out models/minilm
     polyseme-model export models/minilm
     polyseme-model info models/minilm
+    polyseme-model evaluate models/minilm --data DIR
     """
 
     model_config = {
@@ -131,6 +133,7 @@ class Model(BaseSettings):
     )
     export: CliSubCommand[Export] = Field(description="write ONNX graphs, proven against torch")
     info: CliSubCommand[Info] = Field(description="show a model directory and check its files")
+    evaluate: CliSubCommand[Evaluate] = Field(description="measure a model and write its card")
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""

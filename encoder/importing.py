@@ -40,7 +40,7 @@ def import_directory(
     """Copy the model in `source` to `out`, which must not exist, and write its `polyseme.json`.
 
     name:               of the model, in fingerprints; the source directory's by default
-    word_layers:        whose mean is a word's vector; by default the last half of the layers
+    word_layers:        whose mean is a word's vector; by default as `default_word_layers`
     dimensions_choices: the lengths a vector may be cut to, for a Matryoshka model
     Raises UnsupportedModel, ModelNotFound, ModelDamaged, FileExistsError.
     """
@@ -67,16 +67,19 @@ def import_directory(
         normalized=settings.normalized,
         prompts=settings.prompts,
         dimensions_choices=tuple(dimensions_choices),
-        word_layers=tuple(word_layers) or default_word_layers(config.layers),
+        word_layers=tuple(word_layers)
+        or default_word_layers(config.layers, sentences=(source / "modules.json").is_file()),
     )
     write_manifest(out, manifest)
     return read_manifest(out)
 
 
-def default_word_layers(layers: int) -> tuple[int, ...]:
-    """The last half of the layers: context has arrived there, and the last alone is shaped by the
-    training task (Ethayarajh 2019; Vulić et al. 2020)."""
-    return tuple(range(layers // 2 + 1, layers + 1))
+def default_word_layers(layers: int, *, sentences: bool) -> tuple[int, ...]:
+    """Of a model trained on sentences the last layer: on CoarseWSD-20 MiniLM's gives 1NN / LDA
+    macro-F1 85.0 / 92.2, the mean of its last half 81.1 / 91.9. Of a plain language model the last
+    half: context has arrived there, and the last alone is shaped by the training task
+    (Ethayarajh 2019; Vulić et al. 2020)."""
+    return (layers,) if sentences else tuple(range(layers // 2 + 1, layers + 1))
 
 
 def _copy(source: Path, out: Path, projection: str) -> None:

@@ -70,6 +70,23 @@ def load_language_model(directory: Path) -> MaskedLanguageModel:
     return model.eval()
 
 
+def load_head(directory: Path, encoder: Encoder) -> MaskedLanguageModel | None:
+    """`encoder`, which came from `directory`, with the masked-LM head of the checkpoint there.
+
+    None if there is no head, or only a part of one.
+    """
+    names = head_names(encoder.config)
+    tensors = read_tensors(directory)
+    if any(part not in tensors for parts in names.values() for part in parts):
+        return None
+    with torch.device("meta"):
+        model = MaskedLanguageModel(encoder.config)
+    model.encoder = encoder
+    table = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    _fill(model, table | _ours(tensors, names))
+    return model.eval()
+
+
 def read_tensors(directory: Path) -> Tensors:
     """Every weight of a checkpoint, whole or in shards, by its bare name, in fp32."""
     tensors: Tensors = {}

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from torch import nn
 
-from encoder.checkpoint import load_sentence_encoder
+from encoder.checkpoint import load_head, load_sentence_encoder
 from encoder.graph import GraphBuilder, WeightsFile
 from encoder.int8 import Int8
 from encoder.linear import Arithmetic, Floats, Fp16, Fp32
@@ -22,7 +22,7 @@ from encoder.manifest import (
     weights_path,
     write_manifest,
 )
-from encoder.model import SentenceEncoder
+from encoder.model import MaskedLanguageModel, SentenceEncoder
 from encoder.network import Network
 from encoder.parity import NoParity, Reference, require
 from encoder.sample import channel_peaks, sample_batches
@@ -48,12 +48,13 @@ def export_directory(
     model = load_sentence_encoder(directory)
     tokenizer = Tokenizer(directory / "tokenizer.json")
     progress("torch: answering for the sample texts")
-    reference = Reference(model, sample_batches("parity", tokenizer, manifest))
+    language_model = load_head(directory, model.encoder)
+    reference = Reference(model, sample_batches("parity", tokenizer, manifest), language_model)
     for precision in precisions:
         progress(f"{precision}: writing graphs")
         arithmetic = _arithmetic(precision, model, tokenizer, manifest)
         with tempfile.TemporaryDirectory(dir=directory, prefix=".export-") as folder:
-            write_graphs(Path(folder), model, precision, arithmetic)
+            write_graphs(Path(folder), model, precision, arithmetic, language_model)
             progress(f"{precision}: comparing their answers with torch's")
             parity = reference.compare(Path(folder), precision)
             require(precision, parity)
@@ -65,15 +66,27 @@ def export_directory(
 
 
 def write_graphs(
-    directory: Path, model: SentenceEncoder, precision: Precision, arithmetic: Arithmetic
+    directory: Path,
+    model: SentenceEncoder,
+    precision: Precision,
+    arithmetic: Arithmetic,
+    language_model: MaskedLanguageModel | None = None,
 ) -> None:
-    """Write the three graphs of `precision` and the one file that holds their weights."""
+    """Write the graphs of `precision` and the one file that holds their weights.
+
+    language_model: the same encoder with its masked-LM head; without it there is no FILL graph
+    """
     weights_file = directory / weights_path(precision)
     weights_file.parent.mkdir(parents=True)
     weights = WeightsFile(weights_file)
-    graphs = {
-        graph: _build(graph, GraphBuilder(graph, weights), model, arithmetic) for graph in Graph
+    graphs: dict[Graph, GraphBuilder] = {
+        graph: _build(graph, GraphBuilder(graph, weights), model, arithmetic)
+        for graph in Graph
+        if graph is not Graph.FILL
     }
+    if language_model is not None:
+        builder = GraphBuilder(Graph.FILL, weights)
+        graphs[Graph.FILL] = _build_fill(builder, language_model, arithmetic)
     weights.close()  # before the graphs are checked: the check looks into it
     for graph, builder in graphs.items():
         builder.save(directory / graph_path(precision, graph))
@@ -83,23 +96,43 @@ def _build(
     graph: Graph, builder: GraphBuilder, model: SentenceEncoder, arithmetic: Arithmetic
 ) -> GraphBuilder:
     config = model.encoder.config
-    state = {name: tensor.numpy() for name, tensor in model.encoder.state_dict().items()}
-    network = Network(builder, config, state, arithmetic)
+    network = Network(builder, config, _numbers(model.encoder), arithmetic)
     if graph is Graph.STATIC:
         ids = builder.input("ids", ["ids"])
         builder.output("static", network.static(ids), ["ids", config.width])
         return builder
     ids, mask = (builder.input(name, ["batch", "tokens"]) for name in ("ids", "mask"))
-    states = network.states(ids, mask)
+    layers = network.layers(ids, mask)
     if graph is Graph.STATES:
-        for layer, value in enumerate(states):
+        for layer, value in enumerate(layers.states):
             builder.output(f"layer_{layer}", value, ["batch", "tokens", config.width])
         return builder
-    pooled = network.pooled(states[-1], mask, model.pooling)
+    if graph is Graph.ATTENTION:
+        for layer, value in enumerate(layers.attentions, start=1):
+            axes = ("batch", config.heads, "tokens", "tokens")
+            builder.output(f"attention_{layer}", value, axes)
+        return builder
+    pooled = network.pooled(layers.states[-1], mask, model.pooling)
     if model.projection is not None:
         pooled = network.project(pooled, *_projection(model.projection))
     builder.output("pooled", pooled, ["batch", model.width])
     return builder
+
+
+def _build_fill(
+    builder: GraphBuilder, model: MaskedLanguageModel, arithmetic: Arithmetic
+) -> GraphBuilder:
+    config = model.encoder.config
+    network = Network(builder, config, _numbers(model.encoder), arithmetic)
+    ids, mask = (builder.input(name, ["batch", "tokens"]) for name in ("ids", "mask"))
+    places = builder.input("places", ["places", 2])
+    logits = network.logits(network.layers(ids, mask).states[-1], places, _numbers(model))
+    builder.output("logits", logits, ["places", config.vocab_size])
+    return builder
+
+
+def _numbers(module: nn.Module) -> dict[str, Floats]:
+    return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
 
 
 def _projection(linear: nn.Linear) -> tuple[Floats, Floats | None]:

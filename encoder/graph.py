@@ -63,8 +63,8 @@ class GraphBuilder:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
-    def input(self, name: str, axes: Sequence[str]) -> str:
-        """An input of 64-bit integers with named axes."""
+    def input(self, name: str, axes: Sequence[str | int]) -> str:
+        """An input of 64-bit integers with named or fixed axes."""
         self._inputs.append(helper.make_tensor_value_info(name, TensorProto.INT64, list(axes)))
         return name
 

@@ -52,10 +52,9 @@ class Int8:
 
     def lookup(self, graph: GraphBuilder, name: str, table: Floats, ids: str) -> str:
         """Rows of `table`, each with a scale of its own."""
-        scales = _no_zero(np.abs(table).max(axis=1, keepdims=True) / _WEIGHT_MAX)
-        rows = graph.add("Gather", graph.weight(f"{name}.rows", _rounded(table / scales)), ids)
-        row_scales = graph.add("Gather", graph.weight(f"{name}.scales", scales), ids)
-        return graph.add("Mul", graph.cast(rows, np.float32), row_scales)
+        rows, scales = _stored_rows(graph, name, table)
+        whole = graph.cast(graph.add("Gather", rows, ids), np.float32)
+        return graph.add("Mul", whole, graph.add("Gather", scales, ids))
 
     def linear(self, graph: GraphBuilder, states: str, layer: Linear) -> str:
         """The layer's answer (..., out) to `states` (..., in)."""
@@ -66,6 +65,14 @@ class Int8:
     def product(self, graph: GraphBuilder, left: str, right: str) -> str:
         """A product of two activations, in fp32: a small part of the work."""
         return graph.add("MatMul", left, right)
+
+    def products(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
+        """Products in fp32 with whole rows, then scaled: few states ask for them, and a guess
+        should not suffer from rounding its state too. onnxruntime keeps the rows in fp32, so the
+        memory of the graph that asks for this is that of an fp32 table."""
+        rows, scales = _stored_rows(graph, name, table)
+        product = graph.add("Gemm", states, graph.cast(rows, np.float32), transB=1)
+        return graph.add("Mul", product, graph.add("Reshape", scales, graph.integers(-1)))
 
     def _fixed(self, graph: GraphBuilder, states: str, layer: Linear) -> str:
         steps = channel_steps(self._peaks[layer.name], layer.weight)
@@ -107,6 +114,13 @@ def quantize_weight(weight: Floats) -> tuple[Int8Array, Floats]:
     of_one_sign = np.maximum(pairs.clip(min=0).sum(axis=1), (-pairs).clip(min=0).sum(axis=1))
     scales = _no_zero(of_one_sign.max(axis=0) / _PAIR_MAX)  # a pair is at least its larger half
     return _rounded(weight / scales), scales
+
+
+def _stored_rows(graph: GraphBuilder, name: str, table: Floats) -> tuple[str, str]:
+    """Whole rows (rows, width) and the scale of each (rows, 1)."""
+    scales = _no_zero(np.abs(table).max(axis=1, keepdims=True) / _WEIGHT_MAX)
+    rows = graph.weight(f"{name}.rows", _rounded(table / scales))
+    return rows, graph.weight(f"{name}.scales", scales)
 
 
 def _quantize(graph: GraphBuilder, scaled: str, zero: int) -> str:

@@ -42,6 +42,9 @@ class Arithmetic(Protocol):
     def product(self, graph: GraphBuilder, left: str, right: str) -> str:
         """A product of two activations, as attention's two are."""
 
+    def products(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
+        """`states` (n, width) with every row of the table that `lookup` stores, (n, rows)."""
+
 
 class Fp32:
     """Everything in fp32."""
@@ -55,6 +58,9 @@ class Fp32:
 
     def product(self, graph: GraphBuilder, left: str, right: str) -> str:
         return graph.add("MatMul", left, right)
+
+    def products(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
+        return graph.add("Gemm", states, graph.weight(name, table), transB=1)
 
 
 class Fp16:
@@ -74,6 +80,11 @@ class Fp16:
     def product(self, graph: GraphBuilder, left: str, right: str) -> str:
         halves = [graph.cast(value, np.float16) for value in (left, right)]
         return graph.cast(graph.add("MatMul", *halves), np.float32)
+
+    def products(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
+        half = graph.cast(states, np.float16)
+        product = graph.add("Gemm", half, graph.weight(name, _half(table)), transB=1)
+        return graph.cast(product, np.float32)
 
 
 def add_bias(graph: GraphBuilder, product: str, layer: Linear) -> str:

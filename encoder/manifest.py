@@ -28,6 +28,8 @@ class Graph(StrEnum):
     POOLED = "pooled"  # ids, mask -> one vector a text
     STATES = "states"  # ids, mask -> the states of every layer
     STATIC = "static"  # ids -> rows of the word-embedding table
+    ATTENTION = "attention"  # ids, mask -> the attention of every layer
+    FILL = "fill"  # ids, mask, places -> logits; only of a model with a masked-LM head
 
 
 class ModelNotFound(FileNotFoundError):
@@ -60,6 +62,11 @@ class Parity(_Record):
     cosine_mean: float
     cosine_min: float
     difference_max: float  # of a single value
+    # Largest differences of a single share of attention and of a single logit, and the mean cosine
+    # of logits; None where there is no such graph.
+    attention_difference_max: float | None = None
+    logit_difference_max: float | None = None
+    logit_cosine_mean: float | None = None
 
 
 class Manifest(_Record):
@@ -85,6 +92,11 @@ class Manifest(_Record):
 def graph_path(precision: Precision, graph: Graph) -> str:
     """Where a graph is, relative to the model directory."""
     return f"onnx/{precision}/{graph}.onnx"
+
+
+def graphs_of(manifest: Manifest, precision: Precision) -> frozenset[Graph]:
+    """The graphs that the directory has in this precision; early exports lack some."""
+    return frozenset(graph for graph in Graph if graph_path(precision, graph) in manifest.files)
 
 
 def weights_path(precision: Precision) -> str:

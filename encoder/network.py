@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,18 @@ from encoder.linear import Activations, Arithmetic, Floats, Linear
 MASKED = -1e30
 
 Weights = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """The values that a forward pass leaves on its way.
+
+    states:     the embeddings' output and each layer's, (B, T, W); the last after the final norm
+    attentions: each layer's, (B, H, T, T): how much of row's token each column's contributes
+    """
+
+    states: list[str]
+    attentions: list[str]
 
 
 class Network:
@@ -32,8 +45,8 @@ class Network:
         self._weights = weights
         self._arithmetic = arithmetic
 
-    def states(self, ids: str, mask: str) -> list[str]:
-        """The embeddings' output and each layer's, (B, T, W); the last after the final norm."""
+    def layers(self, ids: str, mask: str) -> Layers:
+        """The whole forward pass; onnxruntime computes of it what a graph's outputs need."""
         graph, config = self._graph, self._config
         tokens = graph.add("Shape", ids, start=1, end=2)  # (1,): T
         present = graph.cast(mask, np.float32)  # (B, T)
@@ -41,17 +54,19 @@ class Network:
             "Mul", graph.add("Sub", graph.scalar(1.0), present), graph.scalar(MASKED)
         )
         padding = graph.add("Unsqueeze", padding, graph.integers(1, 2))  # (B, 1, 1, T)
-        states = [self._embed(ids, tokens)]
+        states, attentions = [self._embed(ids, tokens)], []
         views = {
             local: self._view(tokens, padding, local=local)
             for local in {layer in config.local_layers for layer in range(config.layers)}
         }
         for layer in range(config.layers):
             bias, rotation = views[layer in config.local_layers]
-            states.append(self._layer(layer, states[-1], bias, rotation))
+            state, shares = self._layer(layer, states[-1], bias, rotation)
+            states.append(state)
+            attentions.append(shares)
         if config.layout is Layout.MODERNBERT:
             states[-1] = self._norm("final_norm", states[-1])
-        return states
+        return Layers(states, attentions)
 
     def static(self, ids: str) -> str:
         """Rows of the word-embedding table."""
@@ -88,6 +103,24 @@ class Network:
             else graph.add("Add", product, graph.weight("projection.bias", bias))
         )
 
+    def logits(self, states: str, places: str, head: Weights) -> str:
+        """How well each token of the vocabulary fits at each of `places`, (P, V).
+
+        places: (P, 2) integers, P > 1: a row of the batch and a token in it
+        head:   `model.MaskedLanguageModel`'s own weights, in fp32 in every precision, as they
+                are small; its output table is the word-embedding table as it is stored
+        """
+        graph, weight = self._graph, np.ascontiguousarray(head["transform.weight"].T)
+        asked = graph.add("GatherND", states, places)  # (P, W)
+        transformed = graph.add("MatMul", asked, graph.weight("head.transform.weight", weight))
+        if "transform.bias" in head:
+            bias = graph.weight("head.transform.bias", head["transform.bias"])
+            transformed = graph.add("Add", transformed, bias)
+        transformed = self._norm("norm", graph.add("Gelu", transformed), head, prefix="head.")
+        table = self._weights["embeddings.word.weight"]
+        products = self._arithmetic.products(graph, transformed, "embeddings.word", table)
+        return graph.add("Add", products, graph.weight("head.bias", head["bias"]))
+
     def _embed(self, ids: str, tokens: str) -> str:
         graph, weights = self._graph, self._weights
         states = self.static(ids)
@@ -98,21 +131,26 @@ class Network:
             states = graph.add("Add", states, self._first_rows("positions", table, tokens))
         return self._norm("embeddings.norm", states)
 
-    def _layer(self, layer: int, states: str, bias: str, rotation: tuple[str, str] | None) -> str:
+    def _layer(
+        self, layer: int, states: str, bias: str, rotation: tuple[str, str] | None
+    ) -> tuple[str, str]:
         graph, name = self._graph, f"layers.{layer}"
         if self._config.layout is Layout.BERT:
-            mixed = self._attention(name, states, bias, rotation)
+            mixed, shares = self._attention(name, states, bias, rotation)
             states = self._norm(f"{name}.attention_norm", graph.add("Add", states, mixed))
             inner = self._feed_forward(name, states)
-            return self._norm(f"{name}.feed_forward_norm", graph.add("Add", states, inner))
+            states = self._norm(f"{name}.feed_forward_norm", graph.add("Add", states, inner))
+            return states, shares
         normed = self._norm(f"{name}.attention_norm", states) if layer else states
-        states = graph.add("Add", states, self._attention(name, normed, bias, rotation))
+        mixed, shares = self._attention(name, normed, bias, rotation)
+        states = graph.add("Add", states, mixed)
         normed = self._norm(f"{name}.feed_forward_norm", states)
-        return graph.add("Add", states, self._feed_forward(name, normed))
+        return graph.add("Add", states, self._feed_forward(name, normed)), shares
 
     def _attention(
         self, name: str, states: str, bias: str, rotation: tuple[str, str] | None
-    ) -> str:
+    ) -> tuple[str, str]:
+        """The mixed values (B, T, W), and the shares (B, H, T, T), in fp32 in every precision."""
         graph, config = self._graph, self._config
         name = f"{name}.attention"
         stacked = self._linear(f"{name}.query_key_value", states)  # (B, T, 3W)
@@ -132,7 +170,7 @@ class Network:
         mixed = self._arithmetic.product(graph, shares, value)
         mixed = graph.add("Transpose", mixed, perm=[0, 2, 1, 3])
         mixed = graph.add("Reshape", mixed, graph.integers(0, 0, config.width))
-        return self._linear(f"{name}.output", mixed)
+        return self._linear(f"{name}.output", mixed), shares
 
     def _feed_forward(self, name: str, states: str) -> str:
         graph = self._graph
@@ -194,11 +232,16 @@ class Network:
         bias = self._weights.get(f"{name}.bias")
         return self._arithmetic.linear(self._graph, states, Linear(name, weight, bias, activations))
 
-    def _norm(self, name: str, states: str) -> str:
-        graph = self._graph
-        inputs = [graph.weight(f"{name}.weight", self._weights[f"{name}.weight"])]
-        if f"{name}.bias" in self._weights:
-            inputs.append(graph.weight(f"{name}.bias", self._weights[f"{name}.bias"]))
+    def _norm(
+        self, name: str, states: str, weights: Weights | None = None, prefix: str = ""
+    ) -> str:
+        """weights: whose `name` is meant, the encoder's by default; stored under prefix + name"""
+        graph, weights = self._graph, self._weights if weights is None else weights
+        inputs = [
+            graph.weight(prefix + part, weights[part])
+            for part in (f"{name}.weight", f"{name}.bias")
+            if part in weights
+        ]
         epsilon = self._config.norm_epsilon
         return graph.add("LayerNormalization", states, *inputs, axis=-1, epsilon=epsilon)
 

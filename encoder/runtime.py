@@ -1,6 +1,7 @@
 """A model directory in use: windows of token ids to vectors, on onnxruntime, without torch."""
 
 import hashlib
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.config import Pooling
+from encoder.config import EncoderConfig, Pooling, from_huggingface
 from encoder.manifest import (
     Graph,
     Manifest,
@@ -17,6 +18,7 @@ from encoder.manifest import (
     ModelNotFound,
     Precision,
     graph_path,
+    graphs_of,
     read_manifest,
     verify,
     weights_path,
@@ -28,6 +30,8 @@ __all__ = [
     "DeviceMissing",
     "Encoder",
     "Fingerprint",
+    "Graph",
+    "GraphMissing",
     "ModelDamaged",
     "ModelNotFound",
     "Pooling",
@@ -41,6 +45,23 @@ __all__ = [
 
 class PrecisionMissing(ValueError):
     """There are no graphs of this precision for this device in the model directory."""
+
+
+_EXPORT = "`polyseme-model export DIR`"
+_LACKS = {
+    Graph.ATTENTION: f"was exported without its attention: run {_EXPORT} once more",
+    Graph.FILL: "has no masked-LM head: serve a model that has one (a checkpoint such as "
+    f"BertForMaskedLM), or, if this one's checkpoint does, run {_EXPORT} once more",
+}
+
+
+class GraphMissing(ValueError):
+    """The model directory has no graph that answers this question; `graph` says which it lacks."""
+
+    def __init__(self, graph: Graph, model: str) -> None:
+        super().__init__(f"model {model!r} {_LACKS.get(graph, f'lacks a graph: run {_EXPORT}')}")
+        self.graph = graph
+        self.model = model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +112,7 @@ class Encoder:
         self.width = manifest.width
         self.states_width = manifest.states_width
         self.layers = manifest.layers
+        self.heads = _config(directory).heads
         self.tokens_max = manifest.tokens_max
         self.vocab_size = manifest.vocab_size
         self.pooling = manifest.pooling
@@ -99,6 +121,7 @@ class Encoder:
         self.dimensions_choices = manifest.dimensions_choices or (manifest.width,)
         self.word_layers = manifest.word_layers
         self.precision = precision
+        self.graphs = graphs_of(manifest, precision)
         self.tokenizer = Tokenizer(directory / "tokenizer.json")
         self.weights_sha256 = manifest.files[weights_path(precision)].sha256
         self._pad_id = manifest.pad_id
@@ -182,6 +205,50 @@ class Encoder:
             for row, window in enumerate(windows)
         ]
 
+    def attention(self, window: Window, layers: Sequence[int]) -> NDArray[np.float32]:
+        """How much each token attends to each, (layers asked for, heads, tokens, tokens).
+
+        Row i of a head says how much of each token's value goes into token i's: it sums to one.
+        The first layer is 1. Raises ValueError for a layer that the model does not have,
+        GraphMissing for a directory that was exported without attention.
+        """
+        for layer in layers:
+            if not 1 <= layer <= self.layers:
+                raise ValueError(f"layer {layer} does not exist; this model has 1 to {self.layers}")
+        session = self._session(Graph.ATTENTION)
+        wanted = sorted(set(layers))
+        names = [f"attention_{layer}" for layer in wanted]
+        outputs = session.run(self._inputs([window]), names) if names else []
+        by_layer = dict(zip(wanted, outputs, strict=True))
+        shape = (0, self.heads, len(window.ids), len(window.ids))
+        chosen = [by_layer[layer][0] for layer in layers]
+        return np.stack(chosen) if chosen else np.empty(shape, np.float32)
+
+    def fill(
+        self, windows: Sequence[Window], positions: Sequence[Sequence[int]]
+    ) -> list[NDArray[np.float32]]:
+        """For each window the logits of its `positions`, (positions, vocab_size).
+
+        Raises ValueError for a position outside its window, GraphMissing for a model without a
+        masked-LM head.
+        """
+        session = self._session(Graph.FILL)
+        places = [
+            (row, position)
+            for row, (window, wanted) in enumerate(zip(windows, positions, strict=True))
+            for position in wanted
+            if _is_inside(position, window)
+        ]
+        if not places:
+            return [np.empty((0, self.vocab_size), np.float32) for _ in windows]
+        # Of a single row onnxruntime computes a product in another order than of several, and a
+        # text's logits would depend on its company.
+        asked = np.array(places if len(places) > 1 else places * 2, dtype=np.int64)
+        inputs = {**self._inputs(windows), "places": asked}
+        logits = session.run(inputs, ["logits"])[0][: len(places)]
+        ends = np.cumsum([len(wanted) for wanted in positions])
+        return np.split(logits, ends[:-1])
+
     def static(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Rows of the word-embedding table, (ids, states_width): vectors without any context.
 
@@ -193,6 +260,8 @@ class Encoder:
 
     def _session(self, graph: Graph) -> Session:
         """Graphs beside the first are opened when first asked for: many servers never ask."""
+        if graph not in self.graphs:
+            raise GraphMissing(graph, self.name)
         with self._opening:
             if graph not in self._sessions:
                 self._sessions[graph] = Session(
@@ -207,6 +276,16 @@ class Encoder:
         if longest > self.tokens_max:
             raise ValueError(f"a window has {longest} tokens; this model reads {self.tokens_max}")
         return padded(windows, self._pad_id)
+
+
+def _config(directory: Path) -> EncoderConfig:
+    return from_huggingface(json.loads((directory / "config.json").read_text("utf-8")))
+
+
+def _is_inside(position: int, window: Window) -> bool:
+    if not 0 <= position < len(window.ids):
+        raise ValueError(f"position {position} is outside a window of {len(window.ids)} tokens")
+    return True
 
 
 def padded(windows: Sequence[Window], pad_id: int) -> dict[str, NDArray[np.int64]]:

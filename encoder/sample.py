@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from encoder.linear import Floats
 from encoder.manifest import Manifest
-from encoder.model import SentenceEncoder
+from encoder.model import MaskedLanguageModel, SentenceEncoder
 from encoder.runtime import padded
 from encoder.tokenizer import Tokenizer, Truncation
 
@@ -47,6 +47,21 @@ def states_by_torch(model: SentenceEncoder, batch: Batch) -> list[Floats]:
     with torch.inference_mode():
         hidden = model.encoder(*_tensors(batch), hidden=True).hidden
     return [np.asarray(states.numpy(), dtype=np.float32) for states in hidden]
+
+
+def attention_by_torch(model: SentenceEncoder, batch: Batch) -> list[Floats]:
+    """Each layer's attention, (texts, heads, tokens, tokens)."""
+    with torch.inference_mode():
+        attentions = model.encoder(*_tensors(batch), explain=True).attentions
+    return [np.asarray(shares.numpy(), dtype=np.float32) for shares in attentions]
+
+
+def logits_by_torch(model: MaskedLanguageModel, batch: Batch) -> Floats:
+    """The logits of each text's second token, (texts, vocabulary)."""
+    with torch.inference_mode():
+        states = model.encoder(*_tensors(batch)).last
+        logits = model.logits(states[:, 1])
+    return np.asarray(logits.numpy(), dtype=np.float32)
 
 
 def channel_peaks(model: SentenceEncoder, batches: Sequence[Batch]) -> dict[str, Floats]:

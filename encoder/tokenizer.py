@@ -16,6 +16,12 @@ from encoder.manifest import ModelDamaged
 # sides in one of them; a quarter of the room when a window is too small for it.
 WINDOW_OVERLAP_TOKENS = 32
 
+# How tokenizers spell the token that stands for a hidden one: BERT's kind, RoBERTa's.
+_MASKS = ("[MASK]", "<mask>")
+# How they mark a token that begins a word (byte-level BPE, SentencePiece), or continues one.
+_BEGINNINGS = ("Ġ", "▁")
+_CONTINUATION = "##"
+
 NO_OFFSET = -1  # of a special token, and of a token that belongs to the prompt
 
 
@@ -89,6 +95,8 @@ class Tokenizer:
         self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self._prefix, self._suffix = _special_tokens(self._tokenizer)
         self._space_in_tokens = _space_in_tokens(self._tokenizer)
+        masks = [self._tokenizer.token_to_id(mask) for mask in _MASKS]
+        self.mask_id: int | None = next((mask for mask in masks if mask is not None), None)
 
     @property
     def special_tokens_per_window(self) -> int:
@@ -125,6 +133,28 @@ class Tokenizer:
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's spelling of each id. Raises ValueError for an id outside of it."""
         return [self._token(int(token_id)) for token_id in ids]
+
+    def id_of(self, token: str) -> int | None:
+        """The id of the token that the vocabulary spells so; None if there is none."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of tokens that are no text: padding, beginnings and ends, the mask."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return frozenset(number for number, token in added.items() if token.special)
+
+    def word_ids(self) -> NDArray[np.bool_]:
+        """For each id of the vocabulary whether it is a word's beginning, or a whole word."""
+        spellings = [""] * self.vocab_size
+        for spelling, number in self._tokenizer.get_vocab(with_added_tokens=True).items():
+            spellings[number] = spelling
+        second = self._tokenizer.encode("a b", add_special_tokens=False).tokens[-1]
+        marker = next((mark for mark in _BEGINNINGS if second.startswith(mark)), "")
+        begins = np.array([_begins_word(spelling, marker) for spelling in spellings])
+        begins[list(self.special_ids)] = False
+        return begins
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """A text for `ids`; not always the one they came from (case and spaces may be lost)."""
@@ -204,6 +234,18 @@ def pieces_of(tokens: int, room: int, truncation: Truncation) -> list[slice]:
     step = room - min(WINDOW_OVERLAP_TOKENS, room // 4)
     starts = [*range(0, tokens - room, step), tokens - room]
     return [slice(start, start + room) for start in starts]
+
+
+def _begins_word(spelling: str, marker: str) -> bool:
+    """Whether a token may stand where a word does: not a piece of one, nor punctuation."""
+    if marker:
+        return spelling.startswith(marker) and _word_like(spelling.removeprefix(marker))
+    return not spelling.startswith(_CONTINUATION) and _word_like(spelling)
+
+
+def _word_like(spelling: str) -> bool:
+    # Byte-level tokens spell bytes above 127 as letters, so a word of any script passes.
+    return any(character.isalnum() for character in spelling)
 
 
 def _length(piece: slice) -> int:

@@ -35,6 +35,38 @@ def model_directory(minilm_source):
     return kept
 
 
+@pytest.fixture(scope="session")
+def filling_directory(minilm_source, tmp_path_factory):
+    """A small random BERT with its masked-LM head, imported and exported in fp32 and int8."""
+    import torch
+
+    from encoder.checkpoint import save_directory
+    from encoder.config import EncoderConfig, Pooling
+    from encoder.export import export_directory
+    from encoder.importing import import_directory
+    from encoder.manifest import Precision
+    from encoder.model import MaskedLanguageModel, SentenceEncoder
+
+    torch.manual_seed(11)
+    config = EncoderConfig(
+        model_type="bert", vocab_size=30522, width=32, layers=2, heads=4, inner_width=64,
+        tokens_max=128, norm_epsilon=1e-12, initializer_range=0.3,
+    )  # fmt: skip
+    model = MaskedLanguageModel(config)
+    torch.nn.init.normal_(model.bias, std=0.1)
+    source, directory = (tmp_path_factory.mktemp("filling") / name for name in ("source", "model"))
+    save_directory(
+        source,
+        SentenceEncoder(model.encoder, Pooling.MEAN),
+        tokenizer=minilm_source / "tokenizer.json",
+        language_model=model,
+        special_tokens={"pad_token": "[PAD]", "mask_token": "[MASK]"},
+    )
+    import_directory(source, directory, name="filling")
+    export_directory(directory, precisions=[Precision.FP32, Precision.INT8])
+    return directory
+
+
 def encoder_digest():
     digest = hashlib.sha256()
     for file in sorted((ROOT / "encoder").glob("*.py")):

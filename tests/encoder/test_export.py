@@ -13,6 +13,7 @@ from encoder.parity import require
 from encoder.runtime import Encoder
 from encoder.tokenizer import Truncation
 
+SAME = {"texts": 1, "cosine_mean": 1.0, "cosine_min": 1.0, "difference_max": 0.0}
 TEXTS = ["An apple a day.", "Two.", "A longer text " * 30]
 
 
@@ -37,15 +38,17 @@ def test_every_precision_of_minilm_is_close_to_torch(minilm):
     parities = read_manifest(minilm).precisions
 
     assert parities[Precision.FP32].difference_max <= 1e-5
+    assert parities[Precision.FP32].attention_difference_max <= 1e-5
     assert parities[Precision.FP16].cosine_min >= 0.99999
     assert parities[Precision.INT8].cosine_mean >= 0.998
     assert parities[Precision.INT8].cosine_min >= 0.99
 
 
-def test_weights_are_stored_once_for_the_three_graphs(minilm):
+def test_weights_are_stored_once_for_all_graphs(minilm):
     sizes = {file.name: file.stat().st_size for file in (minilm / "onnx" / "fp32").iterdir()}
 
-    assert sorted(sizes) == ["pooled.onnx", "states.onnx", "static.onnx", "weights.bin"]
+    graphs = ["attention.onnx", "pooled.onnx", "states.onnx", "static.onnx"]
+    assert sorted(sizes) == [*graphs, "weights.bin"]
     assert sizes.pop("weights.bin") < 1.01 * (minilm / "model.safetensors").stat().st_size
     assert max(sizes.values()) < 100_000
 
@@ -76,6 +79,9 @@ def test_a_graph_that_answers_otherwise_is_not_written(tiny, monkeypatch):
         Parity(texts=1, cosine_mean=1.0, cosine_min=1.0, difference_max=float("nan")),
         Parity(texts=1, cosine_mean=float("nan"), cosine_min=float("nan"), difference_max=0.0),
         Parity(texts=1, cosine_mean=1.0, cosine_min=0.9, difference_max=0.0),
+        Parity(**SAME, attention_difference_max=2e-5),
+        Parity(**SAME, logit_difference_max=2e-4),
+        Parity(**SAME, logit_cosine_mean=float("nan")),
     ],
 )
 def test_what_is_not_shown_to_agree_does_not_count(parity):
@@ -89,7 +95,8 @@ def test_an_import_keeps_what_sentence_transformers_needs(minilm_source, minilm)
     manifest = read_manifest(minilm)
     assert (manifest.name, manifest.width, manifest.tokens_max) == ("all-MiniLM-L6-v2", 384, 256)
     assert manifest.normalized
-    assert manifest.word_layers == (4, 5, 6) == default_word_layers(6)
+    assert manifest.word_layers == (6,) == default_word_layers(6, sentences=True)
+    assert default_word_layers(6, sentences=False) == (4, 5, 6)
 
 
 def test_prompts_and_a_projection_come_along(tiny):

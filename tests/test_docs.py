@@ -56,3 +56,10 @@ def test_make_targets_that_pages_name_exist(page):
 
 def test_the_readme_fits_a_newcomer():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < README_LINES_MAX
+
+
+@pytest.mark.parametrize("file", ["Dockerfile", "docker-compose.yml"])
+def test_the_image_and_the_compose_file_set_settings_that_exist(file):
+    named = set(re.findall(r"\bPOLYSEME_([A-Z_]+)\b", (ROOT / file).read_text()))
+    assert named
+    assert {name.lower() for name in named} <= set(Settings.model_fields)

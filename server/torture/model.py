@@ -93,7 +93,7 @@ class Lane:
     happened: list[Change] = field(default_factory=list)  # unanswered, but there after all
     acknowledged: list[tuple[Change, Answer]] = field(default_factory=list)  # with a request id
     sequences: dict[int, int] = field(default_factory=dict)  # by version, of acknowledged puts
-    sequence: int = 0  # the highest acknowledged
+    sequence: int = 0  # the highest acknowledged, or seen after a restart
     sent: set[tuple[str, int]] = field(default_factory=set)
 
     def begin(self, change: Change) -> None:
@@ -138,8 +138,9 @@ class Lane:
             states.append(after(states[-1], change))
         return states
 
-    def settle(self, observed: State) -> list[Violation]:
+    def settle(self, observed: State, sequence: int) -> list[Violation]:
         """Compare with what a restarted server shows. What happened moves out of `pending`."""
+        self.sequence = max(self.sequence, sequence)
         outcomes = self.outcomes()
         # From the end: of changes that changed nothing it cannot be told whether they happened.
         for happened in range(len(outcomes) - 1, -1, -1):

@@ -69,12 +69,12 @@ async def _collection(api: Api, name: str, workers: Sequence[Worker]) -> list[Vi
     found += await _counts(api, name, documents, workers)
     _, sequence = await api.count(name)
     found += sequence_faults([worker.lane for worker in workers], documents, sequence)
-    found += settled(documents, workers)
+    found += settled(documents, workers, sequence)
     found += await _searches(api, name, workers, sequence)
     return found
 
 
-def settled(documents: Sequence[Seen], workers: Sequence[Worker]) -> list[Violation]:
+def settled(documents: Sequence[Seen], workers: Sequence[Worker], sequence: int) -> list[Violation]:
     """Each lane's documents against its past; a document of no lane is a phantom."""
     by_lane: dict[str, dict[str, int]] = {worker.plan.lane: {} for worker in workers}
     found = []
@@ -84,7 +84,7 @@ def settled(documents: Sequence[Seen], workers: Sequence[Worker]) -> list[Violat
         else:
             found.append(Violation(Kind.PHANTOM, f"{seen.id} belongs to nobody"))
     for worker in workers:
-        found += worker.lane.settle(by_lane[worker.plan.lane])
+        found += worker.lane.settle(by_lane[worker.plan.lane], sequence)
     return found
 
 

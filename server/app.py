@@ -10,12 +10,14 @@ from typing import Any
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-from encoder.runtime import Encoder, Precision
+from encoder.runtime import Encoder, Graph, Precision
 from encoder.tokenizer import Truncation
 from index.store import Store
 from polyseme.v1 import (
     admin_pb2,
     admin_pb2_grpc,
+    attention_pb2,
+    attention_pb2_grpc,
     collection_pb2,
     collection_pb2_grpc,
     compare_pb2,
@@ -24,6 +26,8 @@ from polyseme.v1 import (
     document_pb2_grpc,
     encoder_pb2,
     encoder_pb2_grpc,
+    language_model_pb2,
+    language_model_pb2_grpc,
     search_pb2,
     search_pb2_grpc,
 )
@@ -37,19 +41,35 @@ from server.log import log
 from server.metrics import Metrics
 from server.routes import Register, Routes
 from server.services.admin import AdminService, Process
+from server.services.attention import AttentionService
 from server.services.collection import CollectionService
 from server.services.compare import CompareService
 from server.services.document import DocumentService
 from server.services.encoder import EncoderService
+from server.services.language_model import LanguageModelService
 from server.services.search import SearchService
 from server.settings import Settings
 from server.storage import store_settings
 
 SERVICES: tuple[str, ...] = tuple(
     service.full_name
-    for module in (encoder_pb2, compare_pb2, collection_pb2, document_pb2, search_pb2, admin_pb2)
+    for module in (
+        encoder_pb2,
+        compare_pb2,
+        attention_pb2,
+        language_model_pb2,
+        collection_pb2,
+        document_pb2,
+        search_pb2,
+        admin_pb2,
+    )
     for service in module.DESCRIPTOR.services_by_name.values()
 )
+# Services that need more of a model than vectors.
+NEEDS = {
+    "polyseme.v1.AttentionService": Graph.ATTENTION,
+    "polyseme.v1.LanguageModelService": Graph.FILL,
+}
 
 KEEPALIVE_S = 60  # a peer that vanished without a word is found out after so long
 PING_S_MIN = 10  # peers that ping more often are cut off
@@ -123,6 +143,7 @@ class Application:
         sources.calls_running = lambda: self._admission.running
         for register, servicer in self._servicers(embedder, store):
             self._routes.add(register, servicer)
+        self._health.lacks(name for name, graph in NEEDS.items() if graph not in encoder.graphs)
         if not self._admission.draining:
             self._admission.ready = True
             await self._health.set(serving=True)
@@ -198,6 +219,14 @@ class Application:
             (
                 compare_pb2_grpc.add_CompareServiceServicer_to_server,
                 CompareService(embedder, settings),
+            ),
+            (
+                attention_pb2_grpc.add_AttentionServiceServicer_to_server,
+                AttentionService(embedder, settings),
+            ),
+            (
+                language_model_pb2_grpc.add_LanguageModelServiceServicer_to_server,
+                LanguageModelService(embedder, settings),
             ),
             (
                 collection_pb2_grpc.add_CollectionServiceServicer_to_server,

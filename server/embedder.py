@@ -3,11 +3,11 @@
 import asyncio
 import contextvars
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ __all__ = [
     "EmbeddedWords",
     "Embedder",
     "Lane",
+    "Question",
     "Timings",
     "TokenCounts",
     "Tokenized",
@@ -71,8 +72,22 @@ class Work:
     reduce: Reduce | None = None
 
 
-# The kind of work: the layers whose states are wanted; None for the model's own pooled vector.
+# The kind of work: the layers whose states are wanted; None for the model's own pooled vector;
+# or a question of its own.
 Layers = tuple[int, ...]
+
+
+class Question(Protocol):
+    """Something else to ask of a batch of windows than their vectors. Runs in the model's thread.
+
+    Its answers are large, so its windows never share a batch with another call's: what a call may
+    ask for is then what a batch may take. (A kind is a question itself, equal to no other.)
+    """
+
+    def answer(self, encoder: Encoder, windows: Sequence[Window]) -> Sequence[Any]:
+        """One answer a window."""
+
+    def __hash__(self) -> int: ...
 
 
 class Embedder:
@@ -88,7 +103,7 @@ class Embedder:
         self._call_tokens_max = settings.call_tokens_max
         self._message_bytes_max = settings.message_bytes_max
         self._threads = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
-        self.batcher: Batcher[Work, NDArray[np.float32]] = Batcher(
+        self.batcher: Batcher[Work, Any] = Batcher(
             self._compute,
             lambda work: len(work.window.ids),
             tokens_max=settings.batch_tokens_max,
@@ -211,6 +226,16 @@ class Embedder:
         timing = _timings(tokenized, computed)
         return EmbeddedStates(windows, computed.results, tokenized.counts, fingerprint, timing)
 
+    # ---- other questions
+
+    async def ask(
+        self, question: Question, tokenized: Tokenized, lane: Lane
+    ) -> tuple[list[Any], Timings]:
+        """The answer to each text's first window, in order, and where the time went."""
+        works = [Work(text.windows[0]) for text in tokenized.texts]
+        computed = await self._submit(works, tokenized, question, lane)
+        return computed.results, _timings(tokenized, computed)
+
     def _fingerprint_of(self, parts: str, layers: Layers, normalized: bool) -> Fingerprint:
         fingerprint = self.encoder.fingerprint(
             pooling=self.encoder.pooling,
@@ -278,10 +303,10 @@ class Embedder:
         self,
         works: Sequence[Work],
         tokenized: Tokenized,
-        kind: Layers | None,
+        kind: Layers | Question | None,
         lane: Lane,
         patient: bool = False,
-    ) -> Computed[NDArray[np.float32]]:
+    ) -> Computed[Any]:
         call = current_call()
         try:
             return await self.batcher.submit(
@@ -300,10 +325,13 @@ class Embedder:
             return None, None
         return (self.encoder.layers,), lambda states: pool(states[0], pooling)
 
-    def _compute(self, kind: Hashable, works: Sequence[Work]) -> Sequence[NDArray[np.float32]]:
+    def _compute(self, kind: Any, works: Sequence[Work]) -> Sequence[Any]:
         windows = [work.window for work in works]
-        if not isinstance(kind, tuple):
+        if kind is None:
             return list(self.encoder.pooled(windows))
+        if not isinstance(kind, tuple):
+            answers: Sequence[Any] = kind.answer(self.encoder, windows)
+            return answers
         states = self.encoder.states(windows, kind)
         return [
             work.reduce(layers) if work.reduce else layers
@@ -320,7 +348,7 @@ def refuse_long(texts: Sequence[TokenizedText], truncation: Truncation, tokens_m
             raise InputTooLong(index, text.tokens_total, tokens_max)
 
 
-def _timings(tokenized: Tokenized, computed: Computed[NDArray[np.float32]]) -> Timings:
+def _timings(tokenized: Tokenized, computed: Computed[Any]) -> Timings:
     return Timings(computed.queue_s, tokenized.tokenize_s, computed.compute_s)
 
 

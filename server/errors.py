@@ -67,6 +67,14 @@ class ReplyTooLarge(CallRefused):
         self.limit_bytes = limit_bytes
 
 
+class ModelLacks(CallRefused):
+    """The model that is served cannot answer this kind of question, whatever the request."""
+
+    def __init__(self, reason: str, problem: str) -> None:
+        super().__init__(problem)
+        self.reason = reason
+
+
 class QueueFull(CallRefused):
     """Too much is waiting already; `retry_after_s` is when there should be room."""
 
@@ -253,6 +261,11 @@ def _(error: ReplyTooLarge) -> Answer:
         message=str(error),
         metadata=numbers,
     )
+
+
+@row(ModelLacks)
+def _(error: ModelLacks) -> Answer:
+    return Answer(code=StatusCode.FAILED_PRECONDITION, reason=error.reason, message=str(error))
 
 
 @row(QueueFull)

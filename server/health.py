@@ -1,6 +1,6 @@
 """Health that tells the truth: a service is SERVING while its calls would be answered."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import grpc
 from grpc_health.v1 import _async, health_pb2, health_pb2_grpc
@@ -15,13 +15,19 @@ class Health:
 
     def __init__(self, services: Sequence[str]) -> None:
         self._names = (WHOLE_SERVER, *services)
+        self._lacking: frozenset[str] = frozenset()
         self._servicer = _async.HealthServicer()
 
     async def register(self, server: grpc.aio.Server) -> None:
         await self.set(serving=False)
         health_pb2_grpc.add_HealthServicer_to_server(self._servicer, server)
 
+    def lacks(self, services: Iterable[str]) -> None:
+        """From now on these stay NOT_SERVING: the model has not what they need."""
+        self._lacking = frozenset(services)
+
     async def set(self, *, serving: bool) -> None:
         """Tell those who ask and those who watch."""
         for name in self._names:
-            await self._servicer.set(name, SERVING if serving else NOT_SERVING)
+            healthy = serving and name not in self._lacking
+            await self._servicer.set(name, SERVING if healthy else NOT_SERVING)

@@ -118,6 +118,16 @@ class Settings(BaseSettings):
         default=65_536, description="bytes of a document's metadata as JSON"
     )
     id_bytes_max: PositiveInt = Field(default=512, description="UTF-8 bytes of a document's id")
+    attention_cells_max: PositiveInt = Field(
+        default=16 * 1024 * 1024,
+        description="attention weights, layers x heads x tokens x tokens, that one call may have "
+        "computed, 4 bytes each",
+    )
+    masks_max: PositiveInt = Field(
+        default=64,
+        description="masks in one FillMask or Substitute call; each takes 4 bytes a token of the "
+        "vocabulary",
+    )
     disk_free_bytes_min: NonNegativeInt = Field(
         default=64 * MIB,
         description="free bytes below which writes get RESOURCE_EXHAUSTED; reads go on",

@@ -10,10 +10,12 @@ from encoder.manifest import Precision
 from encoder.runtime import Encoder
 from polyseme.v1 import (
     admin_pb2_grpc,
+    attention_pb2_grpc,
     collection_pb2_grpc,
     compare_pb2_grpc,
     document_pb2_grpc,
     encoder_pb2_grpc,
+    language_model_pb2_grpc,
     search_pb2_grpc,
 )
 from server.app import running
@@ -53,6 +55,8 @@ class Stubs:
         self.channel = channel
         self.encoder = encoder_pb2_grpc.EncoderServiceStub(channel)
         self.compare = compare_pb2_grpc.CompareServiceStub(channel)
+        self.attention = attention_pb2_grpc.AttentionServiceStub(channel)
+        self.language_model = language_model_pb2_grpc.LanguageModelServiceStub(channel)
         self.collections = collection_pb2_grpc.CollectionServiceStub(channel)
         self.documents = document_pb2_grpc.DocumentServiceStub(channel)
         self.search = search_pb2_grpc.SearchServiceStub(channel)

@@ -57,6 +57,8 @@ class Limits(_message.Message):
     METADATA_BYTES_MAX_FIELD_NUMBER: _builtins.int
     QUEUE_TEXTS_MAX_FIELD_NUMBER: _builtins.int
     ID_BYTES_MAX_FIELD_NUMBER: _builtins.int
+    ATTENTION_CELLS_MAX_FIELD_NUMBER: _builtins.int
+    MASKS_MAX_FIELD_NUMBER: _builtins.int
     message_bytes_max: _builtins.int
     """Bytes of one message, either way."""
     inputs_max: _builtins.int
@@ -83,6 +85,10 @@ class Limits(_message.Message):
     """Texts that wait before calls are refused."""
     id_bytes_max: _builtins.int
     """Bytes of a document's id."""
+    attention_cells_max: _builtins.int
+    """Attention weights, layers * heads * tokens * tokens, in one GetAttention call."""
+    masks_max: _builtins.int
+    """Masks in one FillMask call, words in one Substitute call."""
     def __init__(
         self,
         *,
@@ -99,10 +105,12 @@ class Limits(_message.Message):
         metadata_bytes_max: _builtins.int = ...,
         queue_texts_max: _builtins.int = ...,
         id_bytes_max: _builtins.int = ...,
+        attention_cells_max: _builtins.int = ...,
+        masks_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_tokens_max", b"call_tokens_max", "documents_max", b"documents_max", "filter_depth_max", b"filter_depth_max", "filter_terms_max", b"filter_terms_max", "id_bytes_max", b"id_bytes_max", "inputs_max", b"inputs_max", "k_max", b"k_max", "message_bytes_max", b"message_bytes_max", "metadata_bytes_max", b"metadata_bytes_max", "page_size_max", b"page_size_max", "queue_texts_max", b"queue_texts_max", "spans_max", b"spans_max", "text_bytes_max", b"text_bytes_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_cells_max", b"attention_cells_max", "call_tokens_max", b"call_tokens_max", "documents_max", b"documents_max", "filter_depth_max", b"filter_depth_max", "filter_terms_max", b"filter_terms_max", "id_bytes_max", b"id_bytes_max", "inputs_max", b"inputs_max", "k_max", b"k_max", "masks_max", b"masks_max", "message_bytes_max", b"message_bytes_max", "metadata_bytes_max", b"metadata_bytes_max", "page_size_max", b"page_size_max", "queue_texts_max", b"queue_texts_max", "spans_max", b"spans_max", "text_bytes_max", b"text_bytes_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -78,7 +78,14 @@ def prepare(recipe: Recipe, settings: Settings) -> tuple[Recipe, Tokenized]:
             f"least {2 * longest} (bring more text, or shorten the rows)"
         )
     tokens_max = int(data.tokens * recipe.epochs_max)
-    return (complete.with_tokens(tokens_max) if recipe.tokens > tokens_max else complete), data
+    if recipe.tokens <= tokens_max:
+        return complete, data
+    print(
+        f"note: the text has {data.tokens:,} tokens; the run is shortened from {recipe.tokens:,} "
+        f"to {tokens_max:,}, which is {recipe.epochs_max:g} readings of it",
+        file=sys.stderr,
+    )
+    return complete.with_tokens(tokens_max), data
 
 
 class Run:

@@ -123,8 +123,10 @@ def test_a_rehearsal_says_time_and_memory_and_leaves_no_run(tiny_data, tiny_sett
     assert not settings.out.exists()
 
 
-def test_a_small_text_shortens_the_run_instead_of_being_learnt_by_heart(tiny_settings):
+def test_a_small_text_shortens_the_run_and_says_so(tiny_settings, capsys):
     recipe, data = prepare(Recipe(epochs_max=2.0), tiny_settings)
+
+    assert "which is 2 readings of it" in capsys.readouterr().err
 
     assert recipe.tokens < 2 * data.tokens + 4 * 128 * 256
     assert recipe.tokens < Recipe().tokens
@@ -187,9 +189,13 @@ def test_the_command_refuses_in_one_line(tiny_settings, recipe_file, tmp_path, m
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("more", [[], ["--compiled", "--threads", "2"]], ids=["eager", "compiled"])
+@pytest.mark.parametrize(
+    ("more", "kills_max"),
+    [([], 3), (["--compiled", "--threads", "2"], 1)],  # to compile takes a minute each time
+    ids=["eager", "compiled"],
+)
 def test_a_run_killed_at_a_random_step_ends_with_the_bits_of_one_that_was_not(
-    tiny_settings, recipe_file, tmp_path, more
+    tiny_settings, recipe_file, tmp_path, more, kills_max
 ):
     whole = replace(tiny_settings, out=tmp_path / "whole")
     killed = replace(tiny_settings, out=tmp_path / "killed")
@@ -198,7 +204,7 @@ def test_a_run_killed_at_a_random_step_ends_with_the_bits_of_one_that_was_not(
     more = [*more, "--checkpoint-s", "0.05"]
     kills = 0
     process = subprocess.Popen(command(recipe_file, killed, *more))
-    while process.poll() is None and kills < 3:
+    while process.poll() is None and kills < kills_max:
         before = steps_saved(killed.out)
         while process.poll() is None and steps_saved(killed.out) == before:
             time.sleep(0.01)

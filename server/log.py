@@ -27,6 +27,14 @@ class JsonLines(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False, default=str)
 
 
+class CallersPresent(logging.Filter):
+    """Drops gRPC's stack for a caller who went while an answer was being sent: the call's own
+    line tells it, and nobody can mend it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "ExecuteBatchError raised in core by servicer method" not in record.getMessage()
+
+
 def start_logging(level: str, stream: TextIO | None = None) -> None:
     """Send the lines of every logger from `level` up to `stream`, stderr by default."""
     handler = logging.StreamHandler(stream or sys.stderr)
@@ -34,5 +42,6 @@ def start_logging(level: str, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    logging.getLogger("grpc._cython.cygrpc").addFilter(CallersPresent())
     for noisy in ("asyncio", "uvicorn.access", "grpc"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

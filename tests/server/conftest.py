@@ -1,6 +1,11 @@
 """What the server's tests share: a real model, and a real server on a real socket."""
 
 import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
 
 import grpc
 import pytest
@@ -85,3 +90,66 @@ async def stubs(serving):
     `pytestmark = pytest.mark.asyncio(loop_scope="session")`."""
     async with serving() as everything:
         yield everything
+
+
+class ServerProcess:
+    """A real server in a process of its own, for what may kill it."""
+
+    def __init__(self, model, directory, *arguments):
+        self._log = directory / "server.log"
+        with self._log.open("wb") as stderr:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "server.command", "serve"),
+                    *("--address", "127.0.0.1:0"),
+                    *("--model", str(model), "--data", str(directory / "data")),
+                    *arguments,
+                ],
+                stderr=stderr,
+                env={k: v for k, v in os.environ.items() if not k.startswith("POLYSEME_")},
+            )
+        self.port = self._serving()
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
+        self.pid = self._process.pid
+
+    def _serving(self):
+        for _ in range(6000):
+            whole = self._log.read_text().rpartition("\n")[0]  # the last line may be cut
+            lines = [json.loads(line) for line in whole.splitlines()]
+            if any(line["message"] == "serving" for line in lines):
+                return next(line["port"] for line in lines if "port" in line)
+            assert self.alive, self.last_lines()
+            time.sleep(0.02)
+        raise AssertionError("it does not serve")
+
+    @property
+    def alive(self):
+        return self._process.poll() is None
+
+    def errors(self):
+        """The log's lines about our own bugs, and what gRPC and asyncio complain of."""
+        return [
+            line
+            for line in self._log.read_text().splitlines()
+            if not line.startswith("{") or json.loads(line)["level"] not in ("info", "warning")
+        ]
+
+    def last_lines(self):
+        return "\n".join(self._log.read_text().splitlines()[-5:])
+
+    def stop(self, within_s):
+        """SIGTERM; gives the exit status."""
+        self._process.terminate()
+        return self._process.wait(within_s)
+
+    def end(self):
+        self.channel.close()
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def server_process(model_directory, tmp_path_factory):
+    process = ServerProcess(model_directory, tmp_path_factory.mktemp("process"))
+    yield process
+    process.end()

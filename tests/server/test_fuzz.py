@@ -1,0 +1,245 @@
+"""Whatever a caller sends, the server answers in time, never with INTERNAL, and goes on.
+
+`FUZZ_EXAMPLES=20000 pytest -m slow tests/server/test_fuzz.py` looks longer.
+"""
+
+import contextlib
+import os
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import message_factory
+from google.protobuf.descriptor import FieldDescriptor as Field
+from grpc import StatusCode
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from polyseme.v1 import (
+    admin_pb2,
+    collection_pb2,
+    compare_pb2,
+    document_pb2,
+    encoder_pb2,
+    search_pb2,
+)
+
+ANSWER_S_MAX = 30.0
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "400"))
+# What a caller must never see, whatever it sent: our bugs, and what only broken disks cause.
+NEVER = {
+    StatusCode.INTERNAL,
+    StatusCode.UNKNOWN,
+    StatusCode.DATA_LOSS,
+    StatusCode.UNAVAILABLE,
+    StatusCode.UNIMPLEMENTED,
+    StatusCode.DEADLINE_EXCEEDED,
+}
+MODULES = (encoder_pb2, compare_pb2, collection_pb2, document_pb2, search_pb2, admin_pb2)
+METHODS = [
+    method
+    for module in MODULES
+    for service in module.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+    if method.name != "Drain"  # ends the server, as it should
+]
+
+DIMENSIONS = 16
+DEPTH_MAX = 4
+
+HOSTILE = [
+    "",
+    " ",
+    "\0",
+    "a\0b",
+    "../../etc/passwd",
+    "a" * 2000,
+    "apple " * 400,
+    "\u202egnp.exe",
+    "e\u0301" * 50,
+    "👩‍👩‍👧‍👦" * 20,
+    "\ufffe\uffff",
+    "'; DROP TABLE documents; --",
+    '"',
+    "*",
+    "NEAR(",
+    "a AND (b OR",
+    "%s%n{0}",
+    "[MASK]",
+    "日本語のテキスト",
+    "\U0010ffff",
+]
+TEXTS = ["apple", "An apple a day.", "Apple sells phones.", "bank of the river"]
+NAMES = ["fuzz", "fuzz", "texts", "texts", "new", "missing"]
+IDS = ["1", "2", "3", "new", "missing"]
+METADATA = ["lane", "a.b", "a", "bucket", "..", "a." * 40]
+
+# What a field of this name would hold if its writer knew what to do.
+KNOWN = {
+    "collection": NAMES,
+    "name": NAMES,
+    "id": IDS,
+    "ids": IDS,
+    "document_id": IDS,
+    "field": METADATA,
+    "snapshot": ["fuzz/20200101T000000.000000Z-1", "fuzz/../../x", "texts/.20200101"],
+    "word": ["apple", "bank"],
+    "request_id": ["r1", "r2", "", "x" * 65],
+}
+
+NUMBERS = {
+    Field.CPPTYPE_INT32: [0, 1, 2, 3, 10, -1, 2**31 - 1, -(2**31)],
+    Field.CPPTYPE_INT64: [0, 1, 2, -1, 2**63 - 1, -(2**63), 10**9],
+    Field.CPPTYPE_UINT32: [0, 1, 2**32 - 1],
+    Field.CPPTYPE_UINT64: [0, 1, 2**64 - 1],
+    Field.CPPTYPE_FLOAT: [0.0, 1.0, -1.0, float("nan"), float("inf"), 3e38, 1e-45],
+    Field.CPPTYPE_DOUBLE: [0.0, 1.0, -0.0, float("nan"), float("-inf"), 1e308, 5e-324],
+}
+
+
+@st.composite
+def vectors(draw):
+    """Bytes that are a vector of the right length, or are not."""
+    kind = draw(st.sampled_from(["right", "right", "right", "zero", "nan", "huge", "odd"]))
+    values = np.random.default_rng(draw(st.integers(0, 99))).normal(size=DIMENSIONS)
+    if kind == "odd":
+        return draw(st.binary(max_size=80))
+    factor = {"right": 1.0, "zero": 0.0, "nan": float("nan"), "huge": 3e38}[kind]
+    with np.errstate(all="ignore"):
+        return (values * factor).astype("<f4").tobytes()
+
+
+def strings(name):
+    known = st.sampled_from(KNOWN.get(name, TEXTS))
+    return st.one_of(known, known, known, st.sampled_from(HOSTILE), st.text(max_size=30))
+
+
+@st.composite
+def messages(draw, kind, depth=0):
+    """A message of the class `kind`."""
+    message = kind()
+    chosen = set()
+    for field in kind.DESCRIPTOR.fields:
+        if field.containing_oneof is not None:
+            if field.containing_oneof.name in chosen or not draw(st.booleans()):
+                continue
+            chosen.add(field.containing_oneof.name)
+        elif draw(st.integers(0, 3)) == 0:
+            continue
+        put(draw, message, field, depth)
+    return message
+
+
+def put(draw, message, field, depth):
+    if field.message_type is not None and depth >= DEPTH_MAX:
+        return
+    if field.is_repeated:
+        for _ in range(draw(st.integers(0, 4))):
+            add(draw, getattr(message, field.name), field, depth)
+    elif field.message_type is not None:
+        getattr(message, field.name).CopyFrom(draw(sub_message(field, depth)))
+    else:
+        setattr(message, field.name, draw(scalar(field)))
+
+
+def add(draw, container, field, depth):
+    if field.message_type is None:
+        container.append(draw(scalar(field)))
+    elif field.message_type.GetOptions().map_entry:
+        key = draw(strings(field.name))
+        value = field.message_type.fields_by_name["value"]
+        if value.message_type is None:
+            container[key] = draw(scalar(value))
+        else:
+            container[key].CopyFrom(draw(sub_message(value, depth)))
+    else:
+        container.add().CopyFrom(draw(sub_message(field, depth)))
+
+
+def sub_message(field, depth):
+    return messages(field.message_type._concrete_class, depth + 1)
+
+
+def scalar(field):
+    kind = field.cpp_type
+    if kind == Field.CPPTYPE_STRING:
+        if field.type == Field.TYPE_BYTES:
+            return vectors()
+        return strings(field.name)
+    if kind == Field.CPPTYPE_BOOL:
+        return st.booleans()
+    if kind == Field.CPPTYPE_ENUM:
+        return st.sampled_from([*(value.number for value in field.enum_type.values), 99])
+    return st.sampled_from(NUMBERS[kind])
+
+
+@st.composite
+def wires(draw, kind):
+    """The bytes of a message; one in four is spoilt."""
+    data = bytearray(draw(messages(kind)).SerializeToString())
+    if draw(st.integers(0, 3)) == 0:
+        for _ in range(draw(st.integers(1, 3))):
+            place = draw(st.integers(0, len(data)))
+            data[place : place + draw(st.integers(0, 4))] = draw(st.binary(max_size=6))
+    return bytes(data)
+
+
+def class_of(descriptor):
+    return message_factory.GetMessageClass(descriptor)
+
+
+def codes_of(channel, method, sent):
+    """The codes that a call with these messages ends with, and those inside its answers."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    parse = class_of(method.output_type).FromString
+    if method.client_streaming:
+        replies = channel.stream_stream(path, None, parse)(iter(sent), timeout=ANSWER_S_MAX)
+    else:
+        replies = channel.unary_unary(path, None, parse).with_call
+    codes = []
+    try:
+        if method.client_streaming:
+            codes += [reply.error.code for reply in replies if reply.HasField("error")]
+        else:
+            replies(sent[0], timeout=ANSWER_S_MAX)
+    except grpc.RpcError as error:
+        codes.append(error.code().value[0])
+    return {code for code in StatusCode if code.value[0] in codes}
+
+
+def provide(channel):
+    """The collections that requests know of; a request before may have removed them."""
+    create = channel.unary_unary(
+        "/polyseme.v1.CollectionService/CreateCollection",
+        collection_pb2.CreateCollectionRequest.SerializeToString,
+        collection_pb2.CreateCollectionResponse.FromString,
+    )
+    external = collection_pb2.ExternalVectors(dimensions=DIMENSIONS)
+    for collection in (
+        collection_pb2.Collection(name="fuzz", external=external),
+        collection_pb2.Collection(name="texts"),
+    ):
+        with contextlib.suppress(grpc.RpcError):
+            create(collection_pb2.CreateCollectionRequest(collection=collection))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(max(120, EXAMPLES))
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+def test_whatever_is_sent_is_answered_and_never_as_a_bug(server_process, data):
+    method = data.draw(st.sampled_from(METHODS), label="method")
+    count = data.draw(st.integers(0, 4)) if method.client_streaming else 1
+    sent = [data.draw(wires(class_of(method.input_type))) for _ in range(count)]
+
+    provide(server_process.channel)
+    codes = codes_of(server_process.channel, method, sent)
+    event(" ".join(sorted(code.name for code in codes)) or "OK")  # --hypothesis-show-statistics
+
+    assert server_process.alive, server_process.last_lines()
+    assert not codes & NEVER, server_process.last_lines()
+    assert not server_process.errors()

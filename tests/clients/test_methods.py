@@ -6,7 +6,16 @@ import pytest
 
 from polyseme import methods
 
-MODULES = ["encoder", "compare", "collection", "document", "search", "admin"]
+MODULES = [
+    "encoder",
+    "compare",
+    "attention",
+    "language_model",
+    "collection",
+    "document",
+    "search",
+    "admin",
+]
 TABLE = {
     m.path: m for m in vars(methods).values() if isinstance(m, methods.Method) and "poly" in m.path
 }

@@ -8,6 +8,7 @@ with Client("127.0.0.1:50051") as client:
 """
 
 from polyseme.aclient import AsyncClient
+from polyseme.attention import Attention
 from polyseme.client import Client
 from polyseme.collection import (
     Check,
@@ -42,6 +43,7 @@ from polyseme.errors import (
     Unauthenticated,
     Unavailable,
 )
+from polyseme.filling import Filled, FilledMask, Guess, Substitutes
 from polyseme.filters import Field, Filter, field
 from polyseme.retry import Retry
 from polyseme.searching import (
@@ -63,6 +65,7 @@ __all__ = [
     "Aborted",
     "AlreadyExists",
     "AsyncClient",
+    "Attention",
     "ByVector",
     "Cancelled",
     "Check",
@@ -79,10 +82,13 @@ __all__ = [
     "FailedPrecondition",
     "Field",
     "FieldViolation",
+    "Filled",
+    "FilledMask",
     "Filter",
     "Finding",
     "Fingerprint",
     "FingerprintMismatch",
+    "Guess",
     "Highlight",
     "Hit",
     "InputTooLong",
@@ -104,6 +110,7 @@ __all__ = [
     "Snapshot",
     "Span",
     "Statistics",
+    "Substitutes",
     "Timing",
     "Tls",
     "Token",

@@ -9,16 +9,19 @@ from typing import Unpack, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from polyseme import attention as attention_
 from polyseme import collection as collections_
-from polyseme import comparison, document, embedding, searching, service, writing
+from polyseme import comparison, document, embedding, filling, searching, service, writing
 from polyseme import words as words_
 from polyseme.aio import AsyncDriver
+from polyseme.attention import Attention, AttentionKind
 from polyseme.collection import Check, Collection, Compaction, Metric, OwnVectors, ServerVectors
 from polyseme.collection import Snapshot as SnapshotValue
 from polyseme.comparison import Comparison
 from polyseme.connection import DEFAULT_ADDRESS, Connection, Tls
 from polyseme.document import Document, DocumentLike, WriteMode, Written
 from polyseme.embedding import Embeddings, EmbedOptions
+from polyseme.filling import MASK, Filled, Substitutes
 from polyseme.filters import Filter
 from polyseme.retry import Budget, Known, Retry
 from polyseme.searching import Query, SearchOptions, SearchResult
@@ -294,6 +297,108 @@ class AsyncClient:
             senses=senses,
             targets=targets,
             layers=layers,
+            priority=priority,
+        )
+        return await self._driver.run(plan)
+
+    async def attention(
+        self,
+        text: str,
+        *,
+        kind: AttentionKind = "raw",
+        layers: Sequence[int] = (),
+        heads: Sequence[int] = (),
+        rows: Sequence[int] = (),
+        words: Sequence[Target] = (),
+        edges_per_row_max: int = 0,
+        truncation: Truncation | None = None,
+        priority: Priority | None = None,
+        timeout_s: float | None = None,
+    ) -> Attention:
+        """How much each token of a text attends to each: (layers, heads, rows, tokens).
+
+        kind:   "raw", each head by itself; "mean" of the heads; "rollout", how much of each
+                input token has come to each token through all layers so far, where half of what
+                a layer passes on is its residual connection (Abnar and Zuidema 2020)
+        layers: from 1; -1 is the last; none: all
+        heads:  from 0; none: all
+        rows:   only what these tokens attend to, by number; none: all
+        words:  the same, by words as of `words`
+        edges_per_row_max: keep the so many strongest of each row, the rest is 0; 0 keeps all
+
+        Attention says where values came from; it is not an explanation of what is made of them.
+        """
+        plan = attention_.attention(
+            self._budget(timeout_s),
+            text,
+            kind=kind,
+            layers=layers,
+            heads=heads,
+            rows=rows,
+            words=words,
+            edges_per_row_max=edges_per_row_max,
+            truncation=truncation,
+            priority=priority,
+        )
+        return await self._driver.run(plan)
+
+    async def fill_mask(
+        self,
+        texts: Iterable[str],
+        *,
+        mask: str = MASK,
+        k: int = 0,
+        candidates: Sequence[str] = (),
+        truncation: Truncation | None = None,
+        priority: Priority | None = None,
+        timeout_s: float | None = None,
+    ) -> list[Filled]:
+        """For each text what could stand at each of its masks, most probable first.
+
+        mask:       what marks them; the model's own mark is understood too
+        k:          guesses for each; 0: five, or all candidates
+        candidates: choose among these alone; each must be one token of the model
+
+        A mask stands for one token; several are guessed each by itself. Raises FailedPrecondition
+        with the reason MODEL_HAS_NO_HEAD where the model was not trained to guess, or lost its
+        head when it was made a sentence encoder.
+        """
+        plan = filling.fill_mask(
+            self._budget(timeout_s),
+            texts,
+            mask=mask,
+            k=k,
+            candidates=candidates,
+            truncation=truncation,
+            priority=priority,
+        )
+        return await self._driver.run(plan)
+
+    async def substitute(
+        self,
+        text: str,
+        target: Target,
+        *,
+        k: int = 0,
+        candidates: Sequence[str] = (),
+        truncation: Truncation | None = None,
+        priority: Priority | None = None,
+        timeout_s: float | None = None,
+    ) -> Substitutes:
+        """What could stand in the place of a word, most probable first.
+
+        target: the word, as of `words`. It is hidden behind one mask, so guesses are words of
+                one token. They fit the place; nothing makes them mean the same.
+
+        k, candidates and errors as of `fill_mask`.
+        """
+        plan = filling.substitute(
+            self._budget(timeout_s),
+            text,
+            target,
+            k=k,
+            candidates=candidates,
+            truncation=truncation,
             priority=priority,
         )
         return await self._driver.run(plan)

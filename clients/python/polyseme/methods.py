@@ -10,10 +10,12 @@ from google.protobuf.message import Message
 
 from polyseme.v1 import (
     admin_pb2,
+    attention_pb2,
     collection_pb2,
     compare_pb2,
     document_pb2,
     encoder_pb2,
+    language_model_pb2,
     search_pb2,
 )
 
@@ -54,6 +56,28 @@ COMPARE = Method(
     "CompareEmbeddings",
     compare_pb2.CompareEmbeddingsRequest,
     compare_pb2.CompareEmbeddingsResponse,
+    True,
+)
+
+GET_ATTENTION = Method(
+    "AttentionService",
+    "GetAttention",
+    attention_pb2.GetAttentionRequest,
+    attention_pb2.GetAttentionResponse,
+    True,
+)
+FILL_MASK = Method(
+    "LanguageModelService",
+    "FillMask",
+    language_model_pb2.FillMaskRequest,
+    language_model_pb2.FillMaskResponse,
+    True,
+)
+SUBSTITUTE = Method(
+    "LanguageModelService",
+    "Substitute",
+    language_model_pb2.SubstituteRequest,
+    language_model_pb2.SubstituteResponse,
     True,
 )
 

@@ -98,13 +98,45 @@ def call(budget: Budget, method: Method[Q, A], request: Q) -> Plan[A]:
             answer: A = yield Call(method, request, budget.remaining_s(deadline))
             return answer
         except PolysemeError as error:
-            if not method.repeatable:
-                raise
-            remaining_s = max(0.0, deadline - budget.now())
-            wait_s = budget.retry.wait_s(error, attempt, remaining_s, budget.chance())
+            wait_s = _wait_s(budget, method, error, attempt, deadline)
             if wait_s is None:
                 raise
         yield Sleep(wait_s)
+
+
+def gather(
+    budget: Budget, method: Method[Q, A], request: Q, count: Callable[[A], int]
+) -> Plan[list[A]]:
+    """All answers to `request`, of a method that streams them; `count` tells from the first how
+    many there will be. A stream that breaks is asked for again from its beginning, as by `call`.
+    """
+    deadline = budget.request_deadline()
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            yield Open(method, budget.remaining_s(deadline))
+            yield Send(request)
+            yield CloseSend()
+            answers: list[A] = [(yield Receive(budget.silence_s))]
+            while len(answers) < count(answers[0]):
+                answers.append((yield Receive(budget.silence_s)))
+            return answers
+        except PolysemeError as error:
+            wait_s = _wait_s(budget, method, error, attempt, deadline)
+            if wait_s is None:
+                raise
+        yield Sleep(wait_s)
+
+
+def _wait_s(
+    budget: Budget, method: Method[Any, Any], error: PolysemeError, attempt: int, deadline: float
+) -> float | None:
+    """Seconds before the next attempt; None for none."""
+    if not method.repeatable:
+        return None
+    remaining_s = max(0.0, deadline - budget.now())
+    return budget.retry.wait_s(error, attempt, remaining_s, budget.chance())
 
 
 @dataclass(frozen=True, slots=True)

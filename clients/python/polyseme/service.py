@@ -39,6 +39,8 @@ class Limits:
     metadata_bytes_max: int
     queue_texts_max: int
     id_bytes_max: int
+    attention_cells_max: int
+    masks_max: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +196,8 @@ def _limits_from(limits: admin_pb2.Limits) -> Limits:
         metadata_bytes_max=limits.metadata_bytes_max,
         queue_texts_max=limits.queue_texts_max,
         id_bytes_max=limits.id_bytes_max,
+        attention_cells_max=limits.attention_cells_max,
+        masks_max=limits.masks_max,
     )
 
 

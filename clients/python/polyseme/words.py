@@ -265,7 +265,7 @@ def _tokens_from(answer: encoder_pb2.EmbedTokensResponse) -> Iterator[Tokens]:
     fingerprint = fingerprint_from(answer.fingerprint)
     for result in answer.results:
         yield Tokens(
-            tokens=tuple(_token_from(t) for t in result.tokens),
+            tokens=tuple(token_from(t) for t in result.tokens),
             states=matrix_array(result.states),
             layers=layers,
             count=tokens_from(result.count),
@@ -273,7 +273,8 @@ def _tokens_from(answer: encoder_pb2.EmbedTokensResponse) -> Iterator[Tokens]:
         )
 
 
-def _token_from(token: encoder_pb2.Token) -> Token:
+def token_from(token: encoder_pb2.Token) -> Token:
+    """A token as the server gave it."""
     span = span_from(token.span) if token.HasField("span") else None
     return Token(token.id, token.text, span, token.special)
 
@@ -294,7 +295,7 @@ def tokenize(
             answer = yield from call(budget, methods.TOKENIZE, request)
         except PolysemeError as error:
             raise renamed(error, {"inputs": "texts"}, start) from error
-        found += [[_token_from(t) for t in result.tokens] for result in answer.results]
+        found += [[token_from(t) for t in result.tokens] for result in answer.results]
     return found
 
 

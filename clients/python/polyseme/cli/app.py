@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from polyseme.cli import collections, documents, loading, search, server, texts
+from polyseme.cli import (
+    attention,
+    collections,
+    documents,
+    filling,
+    loading,
+    search,
+    server,
+    texts,
+)
 from polyseme.cli.session import EXIT_HELP, Exit, PipeClosed, Session, say
 from polyseme.connection import DEFAULT_ADDRESS, Tls
 from polyseme.errors import DeadlineExceeded, PolysemeError, Unavailable
@@ -25,7 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.add_typer(collections.app, name="collections")
-for module in (texts, search, loading, documents, server):
+for module in (texts, attention, filling, search, loading, documents, server):
     module.register(app)
 
 

@@ -243,6 +243,17 @@ async def test_channels_that_are_closed_in_the_middle_end_nothing_else(server_pr
         await asyncio.wait_for(asyncio.gather(*tasks), ANSWER_S_MAX)
 
 
+@pytest.mark.parametrize("name", ["encoder_pb2.EmbedStream", "document_pb2.WriteStream"])
+async def test_streams_that_are_left_after_an_answer_end_nothing_else(
+    server_process, channel, name
+):
+    for _ in range(60):
+        async with connected(server_process) as other:
+            call = begin(other, name, messages=2)
+            await call.read()
+            call.cancel()
+
+
 async def test_garbage_on_the_socket_ends_nothing_else(server_process, channel):
     rng = random.Random(9)
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"

@@ -54,15 +54,14 @@ def draw(lines: Iterable[Line], title: str) -> str:
         for language, loss in line.get("held_out", {}).items():
             curves.setdefault(f"held out, {language}", []).append((line["tokens"], loss))
     in_millions = {
-        name: [(tokens / 1e6, loss) for tokens, loss in points]
-        for name, points in curves.items()
-        if points
+        name: [(tokens / 1e6, loss) for tokens, loss in points] for name, points in curves.items()
     }
     return plot(in_millions, title, across="million tokens")
 
 
 def plot(curves: Mapping[str, Points], title: str, *, across: str) -> str:
     """An SVG of named curves, each of (amount of training, nats); `across` names the amount."""
+    curves = {name: points for name, points in curves.items() if points}
     every = [point for points in curves.values() for point in points] or [(1.0, 1.0)]
     right = max(x for x, _ in every)
     low, high = min(y for _, y in every), max(y for _, y in every)

@@ -89,7 +89,9 @@ class Pretrain(_Common):
             recipe, data = _prepared(recipe, settings, workers)
             run = Run(recipe, data, settings, workers)
             if self.dry_run:
-                run.rehearse(print)
+                from encoder.training.rehearsal import rehearse
+
+                rehearse(run.training, print)
                 return
             model = run.train()
         except Interrupted as end:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from xml.sax.saxutils import escape
 
 from encoder.training.atomic import write_atomically
+from encoder.training.schedule import Step
 
 Line: TypeAlias = Mapping[str, Any]
 Points: TypeAlias = Sequence[tuple[float, float]]
@@ -34,6 +35,45 @@ class Curves:
         """Append one line."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+class Window:
+    """What happened since the last line of the curve, as means."""
+
+    def __init__(self) -> None:
+        self.clear()
+        self._speed = 0.0  # tokens/s, a running mean over the last tens of steps
+
+    def clear(self) -> None:
+        """Begin anew: a line was written."""
+        self._steps, self._tokens, self._seconds, self._masked, self._rebuilt = 0, 0, 0.0, 0.0, 0.0
+
+    def add(self, tokens: int, seconds: float, masked: float, rebuilt: float) -> None:
+        """Count one step with its losses."""
+        self._steps += 1
+        self._tokens += tokens
+        self._seconds += seconds
+        self._masked += masked
+        self._rebuilt += rebuilt
+        now = tokens / max(seconds, 1e-9)
+        self._speed = now if not self._speed else 0.95 * self._speed + 0.05 * now
+        self._last = masked
+
+    def note(self, done: int) -> str:
+        """For the progress bar."""
+        loss = self._masked / self._steps if self._steps else self._last
+        return f"{done / 1e6:,.1f}M tokens, {self._speed:,.0f} tokens/s, loss {loss:.3f}"
+
+    def line(self, step: Step) -> dict[str, float]:
+        """For the curve."""
+        return {
+            "loss": round(self._masked / self._steps, 4),
+            "rebuilt": round(self._rebuilt / self._steps, 4),
+            "rate_share": round(step.rate_share, 4),
+            "mask_rate": round(step.mask_rate, 4),
+            "row_tokens": step.stage.row_tokens,
+            "tokens_per_s": round(self._tokens / self._seconds),
+        }
 
 
 def read_curves(path: Path) -> list[dict[str, Any]]:

@@ -18,33 +18,18 @@ from torch.nn import functional as F
 
 from encoder.config import EncoderConfig
 from encoder.model import MaskedLanguageModel
-from encoder.training.masking import Alphabet, Masked, hide
+from encoder.training.batches import Batches
+from encoder.training.masking import Masked
 from encoder.training.optimizers import Optimizers
-from encoder.training.recipe import Masking, Recipe
+from encoder.training.recipe import Recipe
 from encoder.training.reconstruction import Reconstruction
-from encoder.training.rows import Rows, RowSource
 from encoder.training.schedule import Step
 from encoder.training.streams import Tokenized
-from encoder.training.vocabulary import (
-    BEGIN,
-    MASK,
-    PAD,
-    RESERVED_IDS,
-    token_id,
-    word_starts,
-)
+from encoder.training.vocabulary import PAD, token_id
 from encoder.training.workers import Workers
 
-# Of a recipe's seed, so that no two uses draw the same numbers.
-SEED_ROWS, SEED_MASKS, SEED_EVALUATION = 1, 2, 3
-EVALUATION_ROW_TOKENS = 128
 SHORT_ROW_TOKENS = 256  # up to which attention is faster as plain matrix products
 COMPILED_SHAPES_MAX = 64
-EVALUATION_ROWS_MAX = 96  # of each language
-EVALUATION_MASKING = Masking(rate_first=0.15, rate_last=0.15)
-
-# The copy that is rebuilt is hidden by the token, and never by anything but [MASK].
-COPY_MASKING = Masking(whole_word_share=0.0, keep_share=0.0, random_share=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +56,9 @@ class Pretraining:
         compiled: bool = False,
     ) -> None:
         self.recipe = recipe
-        self._data = data
         self._workers = workers
         self._precision = precision
         tokenizer = data.tokenizer
-        self.alphabet = Alphabet(word_starts(tokenizer), RESERVED_IDS, token_id(tokenizer, MASK))
-        self._begin_id = token_id(tokenizer, BEGIN)
         config = config_of(recipe, tokenizer.get_vocab_size(), token_id(tokenizer, PAD))
         torch.manual_seed(recipe.seed)
         self.model = MaskedLanguageModel(config).to(workers.device)
@@ -99,7 +81,7 @@ class Pretraining:
         self._optimizers = Optimizers(recipe.optimizer, self._named)
         self._trained: list[Tensor] = list(self.model.parameters())
         self._average = [p.detach().clone() for p in self._trained]
-        self._rows: tuple[int, Rows] | None = None
+        self._batches = Batches(recipe, data)
         self.steps_done = 0
 
     def train(self, step: Step) -> Losses:
@@ -118,17 +100,14 @@ class Pretraining:
 
     def _gradients(self, step: Step) -> Tensor:
         """Leave the step's gradients in the parameters; returns both losses (2,)."""
-        row_tokens, device = step.stage.row_tokens, self._workers.device
-        ids = self._rows_of(step).read(step.first_row, step.stage.step_rows)
-        random = np.random.default_rng([self.recipe.seed, SEED_MASKS, step.number])
-        masked = hide(ids, step.mask_rate, self.recipe.masking, self.alphabet, random)
-        copy = self._hidden_copy(ids, random) if step.reconstructs else None
-        mine = np.arange(self._workers.index, len(ids), self._workers.count)
-        at_once = max(1, self.recipe.micro_tokens // row_tokens)
+        batch = self._batches.at(step)
+        device = self._workers.device
+        mine = np.arange(self._workers.index, step.stage.step_rows, self._workers.count)
+        at_once = max(1, self.recipe.micro_tokens // step.stage.row_tokens)
         totals = torch.zeros(2, device=device)
         for begin in range(0, len(mine), at_once):
             part = mine[begin : begin + at_once]
-            totals += self._backward(masked, copy, part)
+            totals += self._backward(batch.masked, batch.copy, part)
         return totals
 
     def _backward(self, masked: Masked, copy: Masked | None, part: NDArray[np.int64]) -> Tensor:
@@ -167,26 +146,6 @@ class Pretraining:
         logits = self.model.logits(chosen).float()
         return F.cross_entropy(logits, targets, reduction="sum")
 
-    def _hidden_copy(self, ids: NDArray[np.int64], random: np.random.Generator) -> Masked:
-        rules = self.recipe.reconstruction
-        copy = hide(ids, rules.mask_rate, COPY_MASKING, self.alphabet, random)
-        asked = max(1, round(rules.predict_rate * ids.shape[1]))
-        order = random.permuted(np.tile(np.arange(copy.places.shape[1]), (len(ids), 1)), axis=1)
-        picked = np.sort(order[:, :asked], axis=1)
-        return Masked(
-            copy.inputs,
-            np.take_along_axis(copy.places, picked, axis=1),
-            np.take_along_axis(copy.targets, picked, axis=1),
-        )
-
-    def _rows_of(self, step: Step) -> Rows:
-        if self._rows is None or self._rows[0] != step.stage_index:
-            seed = (self.recipe.seed, SEED_ROWS, step.stage_index)
-            sources = row_sources(self.recipe, self._data)
-            rows = Rows(sources, step.stage.row_tokens, self._begin_id, seed)
-            self._rows = (step.stage_index, rows)
-        return self._rows[1]
-
     @torch.no_grad()
     def _update_average(self) -> None:
         # The first weights are noise, so the average begins short and grows to its full length.
@@ -213,39 +172,19 @@ class Pretraining:
         """
         with self.averaged(), torch.no_grad():
             losses = {
-                language: self._loss(ids) for language, ids in self._evaluation_rows().items()
+                language: self._loss(masked)
+                for language, masked in self._batches.evaluation().items()
             }
         return losses | {"mean": sum(losses.values()) / len(losses)} if losses else {}
 
-    def _evaluation_rows(self) -> dict[str, NDArray[np.int64]]:
-        length = min(EVALUATION_ROW_TOKENS, self.recipe.model.tokens_max) - 1
-        texts: dict[str, list[NDArray[np.uint16]]] = {}
-        for stream in self._data.streams:
-            if not stream.pairs:
-                texts.setdefault(stream.language or "text", []).append(
-                    self._data.held_out_ids(stream)
-                )
-        rows = {language: np.concatenate(parts) for language, parts in texts.items()}
-        return {
-            language: self._evenly(ids, length)
-            for language, ids in rows.items()
-            if len(ids) >= length
-        }
-
-    def _evenly(self, ids: NDArray[np.uint16], length: int) -> NDArray[np.int64]:
-        every = ids[: len(ids) // length * length].reshape(-1, length)
-        chosen = every[:: max(1, -(-len(every) // EVALUATION_ROWS_MAX))].astype(np.int64)
-        return np.pad(chosen, ((0, 0), (1, 0)), constant_values=self._begin_id)
-
-    def _loss(self, ids: NDArray[np.int64]) -> float:
-        random = np.random.default_rng([self.recipe.seed, SEED_EVALUATION])
-        masked = hide(ids, EVALUATION_MASKING.rate_last, EVALUATION_MASKING, self.alphabet, random)
-        at_once = max(1, self.recipe.micro_tokens // ids.shape[1])
+    def _loss(self, masked: Masked) -> float:
+        rows, row_tokens = masked.inputs.shape
+        at_once = max(1, self.recipe.micro_tokens // row_tokens)
         total = 0.0
         device = self._workers.device
         with torch.autocast(device.type, self._precision, enabled=self._precision != torch.float32):
-            for begin in range(0, len(ids), at_once):
-                part = np.arange(begin, min(begin + at_once, len(ids)))
+            for begin in range(0, rows, at_once):
+                part = np.arange(begin, min(begin + at_once, rows))
                 states = self.model.encoder(_tensor(masked.inputs[part], device)).last
                 total += float(self._eager_cross_entropy(states, *_hidden(masked, part, device)))
         return total / masked.targets.size
@@ -283,25 +222,6 @@ def config_of(recipe: Recipe, vocab_size: int, pad_id: int) -> EncoderConfig:
         pad_id=pad_id,
         rope_theta_global=shape.rope_theta,
     )
-
-
-def row_sources(recipe: Recipe, data: Tokenized) -> list[RowSource]:
-    """The streams with their shares of the rows: pairs have `pair_share` in all."""
-    sizes = {
-        pairs: sum(s.tokens * s.weight for s in data.streams if s.pairs is pairs)
-        for pairs in (False, True)
-    }
-    pair_share = recipe.text.pair_share if sizes[True] else 0.0
-    shares = {False: 1 - pair_share, True: pair_share}
-    return [
-        RowSource(
-            ids=data.ids(stream),
-            starts=data.starts(stream) if stream.pairs else None,
-            share=shares[stream.pairs] * stream.tokens * stream.weight / sizes[stream.pairs],
-        )
-        for stream in data.streams
-        if stream.tokens
-    ]
 
 
 def _hidden(masked: Masked, part: NDArray[np.int64], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -5,12 +5,12 @@ at the end, `model/`: a directory that transformers loads.
 """
 
 import contextlib
-import resource
+import shlex
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -25,9 +25,9 @@ from encoder.training.atomic import write_atomically
 from encoder.training.checkpoints import CheckpointRefused, load_checkpoint, save_checkpoint
 from encoder.training.cleaning import clean
 from encoder.training.corpus import CorpusInvalid, find_sources
-from encoder.training.curves import Curves, draw, read_curves
+from encoder.training.curves import Curves, Window, draw, read_curves
 from encoder.training.masked_lm import Pretraining
-from encoder.training.progress import Progress, duration
+from encoder.training.progress import Progress
 from encoder.training.recipe import Recipe
 from encoder.training.schedule import Step, step_at
 from encoder.training.streams import Tokenized, tokenize
@@ -98,7 +98,7 @@ class Run:
         self._data = data
         self._settings = settings
         self._workers = workers
-        self._training = Pretraining(
+        self.training = Pretraining(
             recipe, data, workers, precision=settings.precision, compiled=settings.compiled
         )
         self._checkpoint = settings.out / "checkpoint.pt"
@@ -113,7 +113,7 @@ class Run:
         """
         self._begin()
         model = self._settings.out / "model"
-        if self._training.steps_done < self._recipe.steps:
+        if self.training.steps_done < self._recipe.steps:
             with self._signals():
                 self._loop()
         if self._workers.first:
@@ -140,9 +140,9 @@ class Run:
         if self._workers.first:
             out.mkdir(parents=True, exist_ok=True)
             write_atomically(out / "recipe.json", self._recipe.model_dump_json(indent=1).encode())
-            write_atomically(out / "README.md", _readme(self._recipe, self._settings).encode())
+            write_atomically(out / "README.md", _readme(self._recipe).encode())
         self._curves = (
-            Curves(out / "curves.jsonl", steps_done=self._training.steps_done)
+            Curves(out / "curves.jsonl", steps_done=self.training.steps_done)
             if (self._workers.first)
             else None
         )
@@ -154,7 +154,7 @@ class Run:
             data_sha256=self._data.sha256,
         )
         self._before = str(content["numerics"])
-        self._training.load(content["training"])
+        self.training.load(content["training"])
         self._seconds = float(content["seconds"])
 
     def _numerics(self) -> str:
@@ -173,19 +173,19 @@ class Run:
                 "data_sha256": self._data.sha256,
                 "numerics": self._numerics(),
                 "seconds": self._seconds,
-                "training": self._training.state(),
+                "training": self.training.state(),
             },
         )
 
     def _loop(self) -> None:
-        first = step_at(self._recipe, self._training.steps_done)
+        first = step_at(self._recipe, self.training.steps_done)
         total = self._recipe.tokens
         progress = Progress(self._recipe.name, total, start=first.tokens_before)
-        window = _Window()
+        window = Window()
         saved = clock = time.monotonic()
-        for number in range(self._training.steps_done, self._recipe.steps):
+        for number in range(self.training.steps_done, self._recipe.steps):
             step = step_at(self._recipe, number)
-            losses = self._training.train(step)
+            losses = self.training.train(step)
             if not isfinite(losses.masked):
                 raise Diverged(
                     f"the loss is {losses.masked} at step {number}: lower the rates of the recipe; "
@@ -209,7 +209,7 @@ class Run:
         if self._workers.first:
             progress.finish(window.note(total))
 
-    def _record(self, step: Step, done: int, window: "_Window") -> None:
+    def _record(self, step: Step, done: int, window: Window) -> None:
         """Write to the curves what is due: a function of the tokens, so the same after a resume."""
         if self._curves is None:
             return
@@ -221,7 +221,7 @@ class Run:
             window.clear()
         every = min(EVALUATION_TOKENS, self._recipe.tokens // EVALUATIONS_MIN + 1)
         if done // every > step.tokens_before // every or last:
-            held_out = {k: round(v, 4) for k, v in self._training.evaluate().items()}
+            held_out = {k: round(v, 4) for k, v in self.training.evaluate().items()}
             self._curves.add({**place, "held_out": held_out})
 
     def _draw(self) -> None:
@@ -233,7 +233,7 @@ class Run:
         """Write the model with its averaged weights; the directory appears whole or not at all."""
         temporary = directory.with_name(f".{directory.name}.part")
         shutil.rmtree(temporary, ignore_errors=True)
-        with self._training.averaged() as model:
+        with self.training.averaged() as model:
             save_directory(
                 temporary,
                 SentenceEncoder(model.encoder, Pooling.MEAN),
@@ -261,104 +261,19 @@ class Run:
         """Write the model as its last checkpoint has it; returns the steps it has done."""
         self._load()
         self.write_model(directory)
-        return self._training.steps_done
-
-    def rehearse(self, say: Callable[[str], None]) -> None:
-        """Do a few steps of every stage and say what the run will take; keeps nothing.
-
-        The steps of the last part, with reconstruction, are timed too: they are dearer.
-        """
-        total_s = 0.0
-        first = 0
-        for stage in self._recipe.stages:
-            numbers = range(first, first + stage.steps)
-            steps = [step_at(self._recipe, number) for number in (numbers[0], numbers[-1])]
-            plain_s, last_s = (self._time(step) for step in steps)
-            rebuilding = _count(self._recipe, numbers)
-            stage_s = plain_s * (stage.steps - rebuilding) + last_s * rebuilding
-            tokens = stage.row_tokens * stage.step_rows
-            say(
-                f"rows of {stage.row_tokens}: {stage.steps:,} steps of {tokens:,} tokens, "
-                f"{tokens / plain_s:,.0f} tokens/s ({tokens / last_s:,.0f} at its end), "
-                f"{duration(stage_s)}"
-            )
-            total_s += stage_s
-            first += stage.steps
-        started = time.monotonic()
-        held_out = self._training.evaluate()
-        evaluations = max(EVALUATIONS_MIN, self._recipe.tokens // EVALUATION_TOKENS)
-        total_s += evaluations * (time.monotonic() - started)
-        parameters = sum(p.numel() for p in self._training.model.parameters())
-        say(f"{parameters:,} parameters; held-out text: {', '.join(held_out) or 'none'}")
-        say(
-            f"memory: {_memory_bytes() / 2**20:,.0f} MiB at most so far; "
-            f"whole run: {duration(total_s)}"
-        )
-
-    def _time(self, step: Step) -> float:
-        """Seconds of the step, the first time not counted: memory is found then."""
-        begun = 0.0
-        for _ in range(2):
-            begun = time.monotonic()
-            self._training.steps_done = step.number
-            self._training.train(step)
-        return time.monotonic() - begun
+        return self.training.steps_done
 
 
-class _Window:
-    """Sums since the last line of the curve."""
-
-    def __init__(self) -> None:
-        self.clear()
-        self._speed = 0.0  # tokens/s, a running mean over the last tens of steps
-
-    def clear(self) -> None:
-        self._steps, self._tokens, self._seconds, self._masked, self._rebuilt = 0, 0, 0.0, 0.0, 0.0
-
-    def add(self, tokens: int, seconds: float, masked: float, rebuilt: float) -> None:
-        self._steps += 1
-        self._tokens += tokens
-        self._seconds += seconds
-        self._masked += masked
-        self._rebuilt += rebuilt
-        now = tokens / max(seconds, 1e-9)
-        self._speed = now if not self._speed else 0.95 * self._speed + 0.05 * now
-        self._last = masked
-
-    def note(self, done: int) -> str:
-        loss = self._masked / self._steps if self._steps else self._last
-        return f"{done / 1e6:,.1f}M tokens, {self._speed:,.0f} tokens/s, loss {loss:.3f}"
-
-    def line(self, step: Step) -> dict[str, float]:
-        return {
-            "loss": round(self._masked / self._steps, 4),
-            "rebuilt": round(self._rebuilt / self._steps, 4),
-            "rate_share": round(step.rate_share, 4),
-            "mask_rate": round(step.mask_rate, 4),
-            "row_tokens": step.stage.row_tokens,
-            "tokens_per_s": round(self._tokens / self._seconds),
-        }
-
-
-def _count(recipe: Recipe, numbers: range) -> int:
-    """How many of the steps rebuild; they are the last ones of the run."""
-    plain = sum(1 for number in numbers if not step_at(recipe, number).reconstructs)
-    return len(numbers) - plain
-
-
-def _memory_bytes() -> int:
-    """The most this process ever held (Linux counts in KiB, macOS in bytes)."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
-
-
-def _readme(recipe: Recipe, settings: Settings) -> str:
+def _readme(recipe: Recipe) -> str:
+    # argv[0] is a path: of the script, or of the module that `python -m` runs.
+    program = Path(sys.argv[0])
+    name = program.name if program.suffix != ".py" else "python -m encoder.training.command"
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
     return (
         f"# {recipe.name}\n\n"
         f"A pretraining run of {recipe.tokens:,} tokens in {recipe.steps:,} steps. It may be "
-        "killed at any moment; go on with the same command and `--resume`:\n\n"
-        f"    polyseme-model pretrain --text {settings.text} --out {settings.out} "
-        f"--cache {settings.cache} --resume   # and the --recipe it was begun with\n\n"
+        "killed at any moment; it goes on with\n\n"
+        f"    {name} {shlex.join(arguments)} --resume\n\n"
         "`curves.jsonl` and `curves.svg` show how far it is, `checkpoint.pt` is its state, "
         "`model/` appears when it is done.\n"
     )

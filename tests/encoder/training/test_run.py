@@ -16,6 +16,7 @@ from encoder.training.checkpoints import CheckpointRefused
 from encoder.training.corpus import CorpusInvalid
 from encoder.training.curves import read_curves
 from encoder.training.recipe import Optimizer, Recipe
+from encoder.training.rehearsal import rehearse
 from encoder.training.run import Diverged, Run, prepare
 from encoder.training.workers import Workers
 
@@ -113,7 +114,7 @@ def test_a_rehearsal_says_time_and_memory_and_leaves_no_run(tiny_data, tiny_sett
     said = []
     settings = replace(tiny_settings, out=tmp_path / "run")
 
-    Run(*tiny_data, settings, Workers()).rehearse(said.append)
+    rehearse(Run(*tiny_data, settings, Workers()).training, said.append)
 
     text = "\n".join(said)
     assert "rows of 16" in text

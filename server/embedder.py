@@ -229,10 +229,11 @@ class Embedder:
     # ---- other questions
 
     async def ask(
-        self, question: Question, tokenized: Tokenized, lane: Lane
+        self, question: Question, windows: Sequence[Window], tokenized: Tokenized, lane: Lane
     ) -> tuple[list[Any], Timings]:
-        """The answer to each text's first window, in order, and where the time went."""
-        works = [Work(text.windows[0]) for text in tokenized.texts]
+        """The answer to each of `windows`, which were made of `tokenized`, in order, and where
+        the time went."""
+        works = [Work(window) for window in windows]
         computed = await self._submit(works, tokenized, question, lane)
         return computed.results, _timings(tokenized, computed)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +11,33 @@ from encoder.runtime import Encoder
 from encoder.tokenizer import Tokenizer, Truncation, Window
 from encoder.words import Span, WordNotInWindow, span_at, tokens_of
 
+STAND_IN = "a"  # one token of every vocabulary
 CANDIDATE_TOKENS_MAX = 16  # of one candidate; more than one is too many, and room must be left
 
 
 @dataclass(frozen=True, slots=True)
-class Masked:
-    """A text with the model's own mask wherever a token is to be guessed.
-
-    places: where the masks stand in `text`
-    spans:  where in the text as the caller gave it
-    """
+class Marked:
+    """A text, and where in it the tokens stand that are to be guessed."""
 
     text: str
     places: list[Span]
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """A text with masks, in two forms for the tokenizer.
+
+    spans:    where the masks stand in the text as the caller gave it
+    standing: with a short word for each mask, whose token is then exchanged. So the text around
+              it has the tokens that it had when the model learnt to guess: many tokenizers cut a
+              text in two at a mask, and begin the second half as if it were a new one. None where
+              a mask touches a letter, as the word would join its neighbours.
+    spelled:  with the model's own mask as text
+    """
+
     spans: list[Span]
+    standing: Marked | None
+    spelled: Marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,41 +91,57 @@ class FillQuestion:
 
 
 def with_masks(text: str, mark: str, own: str) -> Masked:
-    """`text` with the model's own mask in the place of each `mark`; its own stay as they are."""
+    """`text` with its marks understood: `mark`, and the model's `own`."""
     marks = "|".join(re.escape(m) for m in sorted({mark, own}, key=len, reverse=True))
+    spans = [span_at(text, match.start(), match.end()) for match in re.finditer(marks, text)]
+    return masked_at(text, spans, own)
+
+
+def masked_at(text: str, spans: Sequence[Span], own: str) -> Masked:
+    """`text` with a mask in the place of each of `spans`, which are in order."""
+    edges = "".join(text[max(0, s.start - 1) : s.start] + text[s.end : s.end + 1] for s in spans)
+    touching = any(character.isalnum() for character in edges)
+    standing = None if touching else _exchanged(text, spans, STAND_IN)
+    return Masked(list(spans), standing, _exchanged(text, spans, own))
+
+
+def _exchanged(text: str, spans: Sequence[Span], by: str) -> Marked:
     parts: list[str] = []
     places: list[tuple[int, int]] = []
-    spans: list[Span] = []
     end = length = 0
-    for match in re.finditer(marks, text):
-        parts += [text[end : match.start()], own]
-        start = length + match.start() - end
-        length = start + len(own)
+    for span in spans:
+        parts += [text[end : span.start], by]
+        start = length + span.start - end
+        length = start + len(by)
         places.append((start, length))
-        spans.append(span_at(text, match.start(), match.end()))
-        end = match.end()
-    masked = "".join([*parts, text[end:]])
-    return Masked(masked, [span_at(masked, start, stop) for start, stop in places], spans)
+        end = span.end
+    changed = "".join([*parts, text[end:]])
+    return Marked(changed, [span_at(changed, start, stop) for start, stop in places])
 
 
-def without_word(text: str, word: Span, own: str) -> Masked:
-    """`text` with one mask in the place of `word`."""
-    masked = text[: word.start] + own + text[word.end :]
-    return Masked(masked, [span_at(masked, word.start, word.start + len(own))], [word])
+def hidden(window: Window, places: Sequence[Span], mask_id: int) -> tuple[Window, list[int]] | None:
+    """`window` with the mask's id in the place of each token that stands for one, and where.
+
+    None if there is a place whose token is cut away, or joined with its neighbours.
+    """
+    positions = [_position(window, place) for place in places]
+    found = [position for position in positions if position is not None]
+    if len(found) < len(places):
+        return None
+    ids = window.ids.copy()
+    ids[found] = mask_id
+    return replace(window, ids=ids), found
 
 
-def positions_of(window: Window, places: Sequence[Span], mask_id: int) -> list[int | None]:
-    """The token of `window` that is the mask at each of `places`; None where it has none."""
-    found: list[int | None] = []
-    for place in places:
-        try:
-            tokens = tokens_of(window, place)
-        except WordNotInWindow:
-            found.append(None)
-            continue
-        masks = [at for at in range(tokens.start, tokens.stop) if window.ids[at] == mask_id]
-        found.append(masks[0] if len(masks) == 1 else None)
-    return found
+def _position(window: Window, place: Span) -> int | None:
+    """The token that is the place itself; a mask may have taken the space before it too."""
+    try:
+        tokens = tokens_of(window, place)
+    except WordNotInWindow:
+        return None
+    at = tokens.start
+    whole = tokens.stop == at + 1 and window.ends[at] == place.end
+    return at if whole and place.start - 1 <= window.starts[at] <= place.start else None
 
 
 def single_token(tokenizer: Tokenizer, word: str) -> int | None:

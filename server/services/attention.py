@@ -63,7 +63,9 @@ class AttentionService(attention_pb2_grpc.AttentionServiceServicer):
         window = tokenized.texts[0].windows[0]
         rows = rows_from(request, window)
         self._check_size(plan, len(window.ids), len(rows))
-        (shares,), timing = await self._embedder.ask(AttentionQuestion(plan, rows), tokenized, lane)
+        (shares,), timing = await self._embedder.ask(
+            AttentionQuestion(plan, rows), [window], tokenized, lane
+        )
         first = attention_pb2.GetAttentionResponse(
             layers=plan.layers,
             tokens=token_messages(request.text, window, encoder.tokenizer),

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.runtime import Graph, GraphMissing
-from encoder.tokenizer import Tokenizer, Truncation
+from encoder.tokenizer import Tokenizer, Truncation, Window
 from encoder.words import Span
 from polyseme.v1 import language_model_pb2, language_model_pb2_grpc
 from server.batching import Lane
@@ -18,11 +18,12 @@ from server.filling import (
     Choice,
     FillQuestion,
     Guess,
+    Marked,
     Masked,
-    positions_of,
+    hidden,
+    masked_at,
     single_token,
     with_masks,
-    without_word,
 )
 from server.limits import check_count, check_text, check_texts
 from server.messages import (
@@ -71,7 +72,7 @@ class LanguageModelService(language_model_pb2_grpc.LanguageModelServiceServicer)
         masked = await self._embedder.aside(
             partial(masked_texts, request.inputs, request.mask or DEFAULT_MARK, own), characters
         )
-        masks = sum(len(text.places) for text in masked)
+        masks = sum(len(text.spans) for text in masked)
         check_count("inputs", masks, self._settings.masks_max, "masks together")
         filled = await self._fill(masked, request, self._plain, [None] * len(masked))
         return language_model_pb2.FillMaskResponse(
@@ -103,7 +104,7 @@ class LanguageModelService(language_model_pb2_grpc.LanguageModelServiceServicer)
         spans = await self._embedder.aside(
             partial(target_spans, request.inputs), sum(map(len, texts))
         )
-        masked = [without_word(text, s, own) for text, s in zip(texts, spans, strict=True)]
+        masked = [masked_at(text, [span], own) for text, span in zip(texts, spans, strict=True)]
         words = [
             single_token(self._tokenizer, text[span.start : span.end])
             for text, span in zip(texts, spans, strict=True)
@@ -140,21 +141,16 @@ class LanguageModelService(language_model_pb2_grpc.LanguageModelServiceServicer)
         if truncation is Truncation.WINDOWS:
             raise RequestInvalid("truncation", "windows overlap; choose ERROR, HEAD or TAIL")
         lane = lane_from(request.priority, Lane.INTERACTIVE)
-        tokenized = await self._embedder.tokenize([text.text for text in masked], truncation)
-        with naming(lambda index: f"inputs[{index}]"):
-            refuse_long(tokenized.texts, truncation, self._embedder.encoder.tokens_max)
-        windows = [text.windows[0] for text in tokenized.texts]
+        tokenized, places = await self._hidden(masked, truncation)
+        windows = [window for window, _ in places]
         question = FillQuestion(
-            positions={
-                id(window): self._positions(index, tokenized, text)
-                for index, (window, text) in enumerate(zip(windows, masked, strict=True))
-            },
+            positions={id(window): positions for window, positions in places},
             allowed=allowed,
             guesses_max=guesses_max,
             words={id(w): word for w, word in zip(windows, words, strict=True) if word is not None},
             keep_words=bool(request.candidates),
         )
-        choices, timing = await self._embedder.ask(question, tokenized, lane)
+        choices, timing = await self._embedder.ask(question, windows, tokenized, lane)
         return Filled(choices, tokenized, timing)
 
     def _mask_id(self) -> int:
@@ -193,15 +189,43 @@ class LanguageModelService(language_model_pb2_grpc.LanguageModelServiceServicer)
             allowed[token_id] = True
         return allowed
 
-    def _positions(self, index: int, tokenized: Tokenized, masked: Masked) -> list[int]:
-        """Raises RequestInvalid for a mask that the model does not read."""
-        window = tokenized.texts[index].windows[0]
-        found = positions_of(window, masked.places, self._mask_id())
-        if None in found:
-            span = masked.spans[found.index(None)]
-            problem = f"what stands at code points {span.start} to {span.end} was cut away"
-            raise RequestInvalid(f"inputs[{index}]", problem)
-        return [position for position in found if position is not None]
+    async def _hidden(
+        self, masked: Sequence[Masked], truncation: Truncation
+    ) -> tuple[Tokenized, list[tuple[Window, list[int]]]]:
+        """What the model reads of each text, and where in it the masks are.
+
+        First with words standing in for the masks; texts in which that does not work once more,
+        with the mask as text. Raises RequestInvalid for a mask that was cut away.
+        """
+        mask_id = self._mask_id()
+        every = range(len(masked))
+        forms = [text.standing or text.spelled for text in masked]
+        first = await self._tokenized(forms, every, truncation)
+        texts, seconds = list(first.texts), first.tokenize_s
+        places = [
+            hidden(seen.windows[0], form.places, mask_id)
+            for seen, form in zip(texts, forms, strict=True)
+        ]
+        if again := [index for index in every if places[index] is None]:
+            spelled = [masked[index].spelled for index in again]
+            second = await self._tokenized(spelled, again, truncation)
+            seconds += second.tokenize_s
+            for index, seen, form in zip(again, second.texts, spelled, strict=True):
+                texts[index] = seen
+                places[index] = hidden(seen.windows[0], form.places, mask_id)
+        for index, found in enumerate(places):
+            if found is None:
+                raise RequestInvalid(f"inputs[{index}]", "a mask is in the part that was cut away")
+        return Tokenized(texts, seconds), [found for found in places if found is not None]
+
+    async def _tokenized(
+        self, forms: Sequence[Marked], indices: Sequence[int], truncation: Truncation
+    ) -> Tokenized:
+        """indices: of the request's inputs that these are forms of"""
+        tokenized = await self._embedder.tokenize([form.text for form in forms], truncation)
+        with naming(lambda index: f"inputs[{indices[index]}]"):
+            refuse_long(tokenized.texts, truncation, self._embedder.encoder.tokens_max)
+        return tokenized
 
     def _guess(self, guess: Guess) -> language_model_pb2.Guess:
         return language_model_pb2.Guess(
@@ -217,7 +241,7 @@ def masked_texts(texts: Sequence[str], mark: str, own: str) -> list[Masked]:
     """Raises RequestInvalid for a text without a mask."""
     masked = [with_masks(text, mark, own) for text in texts]
     for index, text in enumerate(masked):
-        if not text.places:
+        if not text.spans:
             problem = f"holds no mask: write {mark} where a token is to be guessed"
             raise RequestInvalid(f"inputs[{index}]", problem)
     return masked

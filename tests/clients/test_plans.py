@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from polyseme import Unavailable
 from polyseme.errors import Failure
-from polyseme.methods import WRITE_STREAM
-from polyseme.plans import CloseSend, Flight, Open, Receive, Send, Sleep, pipeline
+from polyseme.methods import DRAIN, GET_ATTENTION, WRITE_STREAM
+from polyseme.plans import CloseSend, Flight, Open, Receive, Send, Sleep, gather, pipeline
 from polyseme.retry import Budget, Retry
 
 
@@ -101,3 +101,41 @@ def test_an_answer_in_between_starts_the_count_again():
     _, landed = run(messages, breaks={1, 3, 5, 7}, attempts_max=2)
 
     assert landed == list(range(6))
+
+
+def gathered(method, answers, breaks, attempts_max=4):
+    """Drive `gather` for `answers`; the n-th receive with n in `breaks` finds the stream lost."""
+    budget = Budget(request_timeout_s=60, retry=Retry(attempts_max=attempts_max))
+    plan = gather(budget, method, "request", lambda first: len(answers))
+    outcome, failure, received, opened = None, None, 0, 0
+    while True:
+        try:
+            step = plan.throw(failure) if failure else plan.send(outcome)
+        except StopIteration as end:
+            return end.value, opened
+        outcome, failure = None, None
+        match step:
+            case Open():
+                source = iter(answers)
+                opened += 1
+            case Receive():
+                received += 1
+                outcome = next(source)
+                if received in breaks:
+                    failure = Unavailable(Failure(code="UNAVAILABLE"))
+            case Send(request):
+                assert request == "request"
+
+
+@given(answers=st.lists(st.integers(), min_size=1, max_size=6), broken=st.integers(1, 6))
+def test_a_streamed_answer_that_breaks_is_asked_for_from_its_beginning(answers, broken):
+    found, opened = gathered(GET_ATTENTION, answers, {broken})
+
+    assert found == answers
+    assert opened == 1 + (broken <= len(answers))
+
+
+def test_a_streamed_answer_is_given_up_in_the_end_and_never_repeated_where_that_may_harm():
+    for method, attempts_max in ((GET_ATTENTION, 2), (DRAIN, 9)):
+        with pytest.raises(Unavailable):
+            gathered(method, [1, 2], breaks={1, 2}, attempts_max=attempts_max)

@@ -1,5 +1,7 @@
 """AttentionService over a real socket with a real model in fp32."""
 
+import asyncio
+
 import grpc
 import numpy as np
 import pytest
@@ -135,6 +137,20 @@ async def test_long_texts_are_cut_only_when_asked(stubs):
 
     assert message.count.truncated
     assert matrix(message.heads[0].shares).shape == (1, 256)
+
+
+async def test_calls_side_by_side_get_their_own_answers(stubs):
+    texts = ["An apple", "Two apples fell", "Three", TEXT, "An apple"]
+    alone = [await asked(stubs, request(text, layers=[2])) for text in texts]
+
+    together = await asyncio.gather(
+        *(asked(stubs, request(text, layers=[2])) for text in texts),
+        stubs.encoder.Embed(encoder_pb2.EmbedRequest(inputs=texts)),
+    )
+
+    for ours, theirs in zip(together[:-1], alone, strict=True):
+        assert [m.heads for m in ours] == [m.heads for m in theirs]
+    assert len(together[-1].embeddings) == len(texts)
 
 
 @pytest.mark.parametrize(

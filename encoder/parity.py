@@ -63,7 +63,8 @@ class Reference:
         """Run the graphs of `precision` in `directory`. Cosines are of pooled vectors.
 
         The largest difference is of a single value: of every pooled vector, and of the first
-        batch's states in every layer and its static vectors.
+        batch's states in every layer and its static vectors. States count by their layer's size:
+        see `state_difference`.
         """
         session = Session(directory / graph_path(precision, Graph.POOLED))
         got = [session.run(batch, ["pooled"])[0] for batch in self._batches]
@@ -93,7 +94,7 @@ class Reference:
         return [
             _difference(static[0], self._table[ids]),
             *(
-                _difference(ours[present], theirs[present])
+                state_difference(ours[present], theirs[present])
                 for ours, theirs in zip(states, self._states, strict=True)
             ),
         ]
@@ -161,6 +162,15 @@ def _require_beside(precision: Precision, parity: Parity) -> None:
             f"logits of {precision} graphs reach a cosine to torch of {cosine:.6f}; "
             f"{least} is required"
         )
+
+
+def state_difference(left: Floats, right: Floats) -> float:
+    """The largest difference, as a share of the largest value of `right` where that is above 1.
+
+    Without a norm between them, as in ModernBERT's layout, layers only add to the states: values
+    grow to a hundred, and there fp32 itself has steps of 1e-5.
+    """
+    return _difference(left, right) / max(1.0, float(np.abs(right).max()))
 
 
 def _cosines(left: Floats, right: Floats) -> Floats:

@@ -9,7 +9,7 @@ from encoder.config import Pooling
 from encoder.export import NoParity, export_directory
 from encoder.importing import default_word_layers, import_directory
 from encoder.manifest import Parity, Precision, read_manifest
-from encoder.parity import require
+from encoder.parity import require, state_difference
 from encoder.runtime import Encoder
 from encoder.tokenizer import Truncation
 
@@ -87,6 +87,14 @@ def test_a_graph_that_answers_otherwise_is_not_written(tiny, monkeypatch):
 def test_what_is_not_shown_to_agree_does_not_count(parity):
     with pytest.raises(NoParity):
         require(Precision.FP32, parity)
+
+
+def test_large_states_are_compared_at_their_own_size():
+    small, large = np.array([0.5, 1e-3]), np.array([100.0, 1e-3])
+
+    assert state_difference(small + 1e-4, small) == pytest.approx(1e-4)
+    assert state_difference(large + 1e-4, large) == pytest.approx(1e-6)
+    assert np.isnan(state_difference(large * np.nan, large))
 
 
 def test_an_import_keeps_what_sentence_transformers_needs(minilm_source, minilm):

@@ -145,16 +145,27 @@ class Tokenizer:
         added = self._tokenizer.get_added_tokens_decoder()
         return frozenset(number for number, token in added.items() if token.special)
 
+    def text_ids(self) -> NDArray[np.bool_]:
+        """For each id, up to the largest, whether it is a token of text; gaps are none."""
+        are = np.array([spelling is not None for spelling in self._spellings()])
+        are[list(self.special_ids)] = False
+        return are
+
     def word_ids(self) -> NDArray[np.bool_]:
-        """For each id of the vocabulary whether it is a word's beginning, or a whole word."""
-        spellings = [""] * self.vocab_size
-        for spelling, number in self._tokenizer.get_vocab(with_added_tokens=True).items():
-            spellings[number] = spelling
+        """For each id, up to the largest, whether it is a word's beginning, or a whole word."""
         second = self._tokenizer.encode("a b", add_special_tokens=False).tokens[-1]
         marker = next((mark for mark in _BEGINNINGS if second.startswith(mark)), "")
-        begins = np.array([_begins_word(spelling, marker) for spelling in spellings])
+        begins = np.array([_begins_word(spelling or "", marker) for spelling in self._spellings()])
         begins[list(self.special_ids)] = False
         return begins
+
+    def _spellings(self) -> list[str | None]:
+        """By id. A vocabulary may have fewer tokens than its largest id says."""
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        spellings: list[str | None] = [None] * (max(vocabulary.values()) + 1)
+        for spelling, number in vocabulary.items():
+            spellings[number] = spelling
+        return spellings
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """A text for `ids`; not always the one they came from (case and spaces may be lost)."""

@@ -262,9 +262,7 @@ def vocabulary_parts(
 
     A model may have more rows than its tokenizer has tokens; those are neither.
     """
-    plain = np.zeros(vocab_size, dtype=np.bool_)
-    plain[: tokenizer.vocab_size] = True
-    plain[list(tokenizer.special_ids)] = False
-    words = np.zeros(vocab_size, dtype=np.bool_)
-    words[: tokenizer.vocab_size] = tokenizer.word_ids()
+    plain, words = (np.zeros(vocab_size, dtype=np.bool_) for _ in range(2))
+    for rows, tokens in ((plain, tokenizer.text_ids()), (words, tokenizer.word_ids())):
+        rows[: len(tokens)] = tokens[:vocab_size]
     return plain, words

@@ -116,12 +116,13 @@ def test_words_are_told_from_pieces_and_marks(minilm_source):
 
 
 def test_where_a_mark_begins_words_pieces_have_none(tmp_path):
-    raw = RawTokenizer(models.BPE({"a": 0, "b": 1, "Ġ": 2, "Ġb": 3, "<mask>": 4}, [("Ġ", "b")]))
+    raw = RawTokenizer(models.BPE({"a": 0, "b": 1, "Ġ": 2, "Ġb": 3, "<mask>": 6}, [("Ġ", "b")]))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.add_special_tokens(["<mask>"])
     raw.save(str(tmp_path / "tokenizer.json"))
 
     tokenizer = Tokenizer(tmp_path / "tokenizer.json")
 
-    assert tokenizer.word_ids().tolist() == [False, False, False, True, False]
-    assert tokenizer.mask_id == 4
+    assert tokenizer.word_ids().nonzero()[0].tolist() == [3]
+    assert tokenizer.text_ids().nonzero()[0].tolist() == [0, 1, 2, 3]  # 4 and 5 are nobody's
+    assert tokenizer.mask_id == 6

@@ -95,6 +95,7 @@ def fill_mask(
 ) -> Plan[list[Filled]]:
     """For each text the guesses for its masks, in as many requests as the limits ask for."""
     inputs = texts_list(texts)
+    mask = mask or MASK
     template = language_model_pb2.FillMaskRequest(
         mask=mask,
         top_k=k,

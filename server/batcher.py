@@ -9,13 +9,17 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from server.batching import Caller, Lane, Pending, take_batch
-from server.errors import DeadlinePassed, Draining, LimitExceeded, QueueFull
+from server.errors import DeadlinePassed, Draining, LimitExceeded, QueueFull, QueueTooSlow
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 # An answer needs this long to reach the wire before its caller's deadline.
 DEADLINE_MARGIN_S = 0.005
+
+# A call is let in if the queue before it is expected to take no more than this share of its time.
+# The expectation is an average, and people who come later go before bulk.
+DEADLINE_SHARE_MAX = 0.5
 
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 30.0
 S_PER_TOKEN_FIRST = 1 / 20_000  # until the first batch is measured
@@ -67,6 +71,8 @@ class Batcher(Generic[In, Out]):
         self._arrived = threading.Condition()  # guards everything below
         self._waiting: list[Pending[In]] = []
         self._live = 0  # of `_waiting`, those whose caller has not given up
+        self._live_tokens = dict.fromkeys(Lane, 0)  # of these
+        self._before: Lane | None = None  # whose the last batch was
         self._closing = False
         self._s_per_token = S_PER_TOKEN_FIRST
         self._rooms: deque[asyncio.Future[None]] = deque()  # patient callers; the loop's alone
@@ -102,7 +108,8 @@ class Batcher(Generic[In, Out]):
 
         deadline: reading of time.monotonic; DeadlinePassed is raised a little before it
         patient:  wait for room in the queue instead of raising QueueFull
-        Raises LimitExceeded for more items than the queue could ever hold, Draining after
+        Raises QueueTooSlow, a QueueFull, when the deadline is too near for what waits already;
+        LimitExceeded for more items than the queue could ever hold, Draining after
         `close`, and what `compute` raised.
         """
         if not items:
@@ -111,7 +118,7 @@ class Batcher(Generic[In, Out]):
             raise LimitExceeded("inputs", len(items), self._queue_max, "model inputs")
         started = time.monotonic()
         usable = None if deadline is None else deadline - DEADLINE_MARGIN_S
-        caller = Caller(len(items), self._loop.create_future(), usable)
+        caller = Caller(len(items), self._loop.create_future(), usable, lane)
         try:
             timeout = None if usable is None else usable - started
             async with asyncio.timeout(timeout):
@@ -133,9 +140,10 @@ class Batcher(Generic[In, Out]):
             callers = {id(p.caller): p.caller for p in self._waiting}.values()
             self._waiting = []
             self._live = 0
+            self._live_tokens = dict.fromkeys(Lane, 0)
             self._arrived.notify_all()
         for caller in callers:
-            caller.error, caller.waiting = Draining(), 0
+            caller.error, caller.waiting, caller.waiting_tokens = Draining(), 0, 0
         self._answer(list(callers))
         for room in self._rooms:
             if not room.done():
@@ -146,6 +154,8 @@ class Batcher(Generic[In, Out]):
     async def _enqueue(
         self, caller: Caller, items: Sequence[In], kind: Hashable, lane: Lane, patient: bool
     ) -> None:
+        if not patient:
+            self._check_in_time(caller, sum(self._tokens_of(item) for item in items))
         while not self._try_enqueue(caller, items, kind, lane):
             if not patient:
                 raise QueueFull(self._live, self._queue_max, self._retry_after_s())
@@ -174,8 +184,9 @@ class Batcher(Generic[In, Out]):
             if len(self._waiting) > 2 * self._queue_max:  # callers come and give up in a storm
                 self._waiting = [p for p in self._waiting if not p.caller.gone]
             self._waiting += pending
-            caller.waiting = len(pending)
+            caller.waiting, caller.waiting_tokens = len(pending), sum(lengths)
             self._live += len(items)
+            self._live_tokens[lane] += sum(lengths)
             self._arrived.notify()
         return True
 
@@ -191,13 +202,32 @@ class Batcher(Generic[In, Out]):
         if not caller.gone:
             caller.gone = True
             self._live -= caller.waiting
+            self._live_tokens[caller.lane] -= caller.waiting_tokens
             self._abandoned += caller.waiting
-            caller.waiting = 0
+            caller.waiting = caller.waiting_tokens = 0
 
     def _retry_after_s(self) -> float:
-        tokens = sum(p.tokens for p in self._waiting if not p.caller.gone)
-        drained_s = tokens * self._s_per_token / len(self._threads)
-        return min(max(drained_s, RETRY_S_MIN), RETRY_S_MAX)
+        return min(max(self._drained_s(Lane.BULK), RETRY_S_MIN), RETRY_S_MAX)
+
+    def _drained_s(self, lane: Lane) -> float:
+        """How long the model has to do with what goes before a new text of `lane`."""
+        tokens = self._live_tokens[Lane.INTERACTIVE]
+        if lane is Lane.BULK:
+            tokens += self._live_tokens[Lane.BULK]
+        elif self._live_tokens[Lane.BULK]:
+            tokens += self._tokens_max  # at most one bulk batch goes first
+        return tokens * self._s_per_token / len(self._threads)
+
+    def _check_in_time(self, caller: Caller, tokens: int) -> None:
+        """Raises QueueTooSlow: what will be too late anyway shall not take the model's time from
+        those who can still be answered."""
+        if caller.deadline is None:
+            return
+        needed_s = self._drained_s(caller.lane) + tokens * self._s_per_token
+        remaining_s = caller.deadline - time.monotonic()
+        # A call that finds nothing before it is tried: the measured speed may be outdated.
+        if self._live and needed_s > DEADLINE_SHARE_MAX * remaining_s > 0:
+            raise QueueTooSlow(self._live, self._queue_max, self._retry_after_s(), needed_s)
 
     def _serve(self) -> None:
         """A thread's life: take a batch, compute it, answer; until closed."""
@@ -208,14 +238,18 @@ class Batcher(Generic[In, Out]):
         """The next batch, waited for; empty when closing."""
         with self._arrived:
             while not self._closing:
-                taken = take_batch(self._waiting, self._tokens_max, time.monotonic())
+                now = time.monotonic()
+                taken = take_batch(self._waiting, self._tokens_max, now, after=self._before)
                 self._waiting = taken.left
                 for pending in taken.dropped:
                     self._forget(pending.caller)
                 for pending in taken.batch:
                     pending.caller.waiting -= 1
+                    pending.caller.waiting_tokens -= pending.tokens
+                    self._live_tokens[pending.lane] -= pending.tokens
                 self._live -= len(taken.batch)
                 if taken.batch:
+                    self._before = taken.batch[0].lane
                     return taken.batch
                 self._arrived.wait()
         return []

@@ -28,8 +28,10 @@ class Caller:
     size: int
     answered: "asyncio.Future[None]"
     deadline: float | None = None  # time.monotonic
+    lane: Lane = Lane.INTERACTIVE
     gone: bool = False
     waiting: int = 0  # in the queue: neither taken into a batch nor turned away
+    waiting_tokens: int = 0  # of these
     missing: int = 0  # without a result
     results: list[Any] = field(default_factory=list)
     error: Exception | None = None
@@ -71,9 +73,13 @@ class Taken(Generic[In]):
     dropped: list[Pending[In]]
 
 
-def take_batch(waiting: Sequence[Pending[In]], tokens_max: int, now: float) -> Taken[In]:
+def take_batch(
+    waiting: Sequence[Pending[In]], tokens_max: int, now: float, *, after: Lane | None = None
+) -> Taken[In]:
     """The next batch out of `waiting`: the text due first, and those nearest to it in length.
 
+    after: the lane of the batch before. Bulk that has waited too long goes first, but not twice
+    in a row while a person waits: under lasting overload all of it has waited too long.
     All are of one lane and one kind. Padded size is `len(batch) * longest`, because the model
     sees a rectangle; it stays within `tokens_max`, except that a text above it travels alone
     rather than never.
@@ -82,7 +88,8 @@ def take_batch(waiting: Sequence[Pending[In]], tokens_max: int, now: float) -> T
     dropped = [p for p in waiting if p.caller.is_gone(now)] if len(alive) < len(waiting) else []
     if not alive:
         return Taken([], [], dropped)
-    first = min(alive, key=lambda pending: pending.due)
+    people = [p for p in alive if p.lane is Lane.INTERACTIVE] if after is Lane.BULK else []
+    first = min(people or alive, key=lambda pending: pending.due)
     peers = [p for p in alive if p.lane is first.lane and p.kind == first.kind]
     peers.sort(key=lambda pending: pending.tokens)
     run = run_around([p.tokens for p in peers], peers.index(first), tokens_max)

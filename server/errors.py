@@ -85,6 +85,16 @@ class QueueFull(CallRefused):
         self.retry_after_s = retry_after_s
 
 
+class QueueTooSlow(QueueFull):
+    """There is room, but not the time: the call's deadline would pass while it waits."""
+
+    def __init__(self, waiting: int, limit: int, retry_after_s: float, needed_s: float) -> None:
+        super().__init__(waiting, limit, retry_after_s)
+        told = f"an answer would take about {needed_s:.1f} s, longer than the deadline allows"
+        self.args = (f"{waiting} texts are waiting; {told}",)
+        self.needed_s = needed_s
+
+
 class TooManyCalls(CallRefused):
     """As many calls are running as the server takes."""
 
@@ -275,6 +285,18 @@ def _(error: QueueFull) -> Answer:
         reason="QUEUE_FULL",
         message=str(error),
         metadata={"waiting": str(error.waiting), "limit": str(error.limit)},
+        details=(retry_info(error.retry_after_s),),
+    )
+
+
+@row(QueueTooSlow)
+def _(error: QueueTooSlow) -> Answer:
+    """Callers do the same about it as about a queue without room: come back later."""
+    return Answer(
+        code=StatusCode.RESOURCE_EXHAUSTED,
+        reason="QUEUE_FULL",
+        message=str(error),
+        metadata={"waiting": str(error.waiting), "needed_s": f"{error.needed_s:.3f}"},
         details=(retry_info(error.retry_after_s),),
     )
 

@@ -27,6 +27,15 @@ async def refused(call):
     return refusal.value
 
 
+async def ended(stream):
+    """The code of its last answer's error, or of itself."""
+    try:
+        reply = await stream.read()
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return next(code for code in grpc.StatusCode if code.value[0] == reply.error.code)
+
+
 def detail(error, kind):
     status = status_pb2.Status.FromString(
         dict(error.trailing_metadata())["grpc-status-details-bin"]
@@ -93,15 +102,28 @@ async def test_a_deadline_that_passes_in_the_queue_ends_the_call_and_its_work(se
     async with serving(batch_tokens_max=256) as slow:
         before = slow.encoder.Embed(Request(inputs=[LONG] * 400))
         await until(slow, lambda seen: seen.queue_texts > 300)
-        late = Request(inputs=["a", "b", "c"], priority=common_pb2.PRIORITY_BULK)
-        error = await refused(slow.encoder.Embed(late, timeout=0.3))
+        late = Request(inputs=["a", "b", "c"])
+        requests = iter([encoder_pb2.EmbedStreamRequest(request=late)])
+        stream = slow.encoder.EmbedStream(requests, timeout=0.3)  # it waits, whatever is before it
+        code = await ended(stream)
         seen = await until(slow, lambda seen: seen.abandoned_texts > 0)
         before.cancel()
 
-    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert seen.abandoned_texts == 3
-    (embed,) = [m for m in seen.methods if m.method.endswith("/Embed")]
-    assert embed.calls["DEADLINE_EXCEEDED"] == 1
+
+
+async def test_a_call_that_would_be_too_late_is_told_so_at_once(serving):
+    async with serving(batch_tokens_max=256) as slow:
+        before = slow.encoder.Embed(Request(inputs=[LONG] * 400))
+        await until(slow, lambda seen: seen.queue_texts > 300)
+        late = Request(inputs=["a", "b", "c"], priority=common_pb2.PRIORITY_BULK)
+        error = await refused(slow.encoder.Embed(late, timeout=0.3))
+        before.cancel()
+
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert reason(error) == "QUEUE_FULL"
+    assert detail(error, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() > 300
 
 
 async def test_more_calls_than_the_limit_are_refused(serving):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from server.batcher import Batcher
 from server.batching import PADDING_SHARE_MAX, Caller, Lane, Pending, run_around, take_batch
-from server.errors import DeadlinePassed, Draining, LimitExceeded, QueueFull
+from server.errors import DeadlinePassed, Draining, LimitExceeded, QueueFull, QueueTooSlow
 
 NEVER = None  # an answer's future; the rule does not look at it
 
@@ -275,6 +275,63 @@ async def test_bulk_that_has_waited_long_goes_first(batcher, model):
     await asyncio.gather(first, bulk, interactive)
 
     assert [items for _, items in model.batches] == [[1], [20], [21]]
+
+
+def test_aged_bulk_does_not_go_twice_in_a_row_while_a_person_waits():
+    """Under lasting overload all bulk is aged; people then waited for the whole of it."""
+    bulk = [pending(i, 50, lane=Lane.BULK, due=0.0) for i in range(6)]
+    person = pending(9, 50, due=5.0)
+
+    first = take_batch([*bulk, person], 100, now=5.0)
+    second = take_batch(first.left, 100, now=5.0, after=first.batch[0].lane)
+    third = take_batch(second.left, 100, now=5.0, after=second.batch[0].lane)
+
+    lanes = [taken.batch[0].lane for taken in (first, second, third)]
+    assert lanes == [Lane.BULK, Lane.INTERACTIVE, Lane.BULK]
+
+
+async def test_a_call_that_would_be_too_late_is_refused_before_it_takes_model_time(batcher, model):
+    """Let in, such calls were half computed when their time was up, and nobody was answered."""
+    batcher._s_per_token = 0.01
+    first = await busy(batcher, model)
+    waiting = submit(batcher, [90] * 2)  # 1.8 s of work
+    await asyncio.sleep(0.01)
+
+    with pytest.raises(QueueTooSlow) as refusal:
+        await submit(batcher, [20], lane=Lane.BULK, deadline=time.monotonic() + 1)
+    assert 1 < refusal.value.retry_after_s < 3
+    patient = submit(batcher, [20], deadline=time.monotonic() + 1, patient=True)
+    in_time = submit(batcher, [20], deadline=time.monotonic() + 10)
+
+    model.free.set()
+    await asyncio.gather(first, waiting, patient, in_time)
+
+
+async def test_bulk_that_waits_does_not_make_a_person_too_late(batcher, model):
+    batcher._s_per_token = 0.01
+    first = await busy(batcher, model)
+    waiting = submit(batcher, [90] * 8, lane=Lane.BULK)  # 7.2 s of work
+    await asyncio.sleep(0.01)
+    person = submit(batcher, [2], deadline=time.monotonic() + 4)
+    await asyncio.sleep(0.01)
+
+    model.free.set()
+    assert (await person).results == [4]
+    await asyncio.gather(first, waiting)
+
+
+async def test_what_waits_is_counted_down_to_nothing(batcher, model):
+    first = await busy(batcher, model)
+    kept = submit(batcher, [5, 6])
+    cancelled = submit(batcher, [7], lane=Lane.BULK)
+    await asyncio.sleep(0.01)
+    cancelled.cancel()
+    model.free.set()
+    await asyncio.gather(first, kept)
+    await asyncio.wait([cancelled])
+
+    assert batcher.waiting == 0
+    assert set(batcher._live_tokens.values()) == {0}
 
 
 async def test_a_small_call_does_not_wait_for_all_of_a_large_one(batcher, model):

@@ -191,14 +191,13 @@ class Finetune(BaseModel):
 @contextmanager
 def _refusing() -> Iterator[None]:
     """Turn what a user can put right into one line on stderr and exit status 1."""
-    from encoder.training.atomic import NotWritten
     from encoder.training.checkpoints import CheckpointRefused
     from encoder.training.corpus import CorpusInvalid
     from encoder.training.recipe import RecipeInvalid
 
     try:
         yield
-    except (NotWritten, CheckpointRefused, CorpusInvalid, RecipeInvalid, ArithmeticError) as error:
+    except (OSError, CheckpointRefused, CorpusInvalid, RecipeInvalid, ArithmeticError) as error:
         sys.exit(str(error))
 
 

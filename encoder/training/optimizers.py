@@ -12,8 +12,6 @@ ADAM_BETAS = (0.9, 0.98)
 ADAM_EPSILON = 1e-8
 MUON_MOMENTUM = 0.95
 
-type_Parameters = list[tuple[str, nn.Parameter]]
-
 
 class Optimizers:
     """One or two of torch's optimisers that step as one."""

@@ -44,6 +44,10 @@ class Victim:
             )
         return cls(process, log)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     async def serving(self) -> int:
         """Wait until it serves; gives the port. Raises VictimEnded."""
         limit = time.monotonic() + START_S_MAX

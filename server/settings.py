@@ -93,7 +93,8 @@ class Settings(BaseSettings):
     )
     bulk_age_s_max: PositiveFloat = Field(
         default=2.0,
-        description="after so many seconds a bulk text goes before newer interactive ones",
+        description="after so many seconds a bulk text goes before newer interactive ones, "
+        "but never twice in a row while a person waits",
     )
     queue_texts_max: PositiveInt = Field(
         default=8192, description="texts waiting before new calls get RESOURCE_EXHAUSTED"

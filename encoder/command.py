@@ -1,4 +1,4 @@
-"""The command `polyseme-model`: bring a model in, export it, measure it."""
+"""The command `polyseme-model`: bring a model in or train one, export it, measure it."""
 
 import sys
 import time
@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubComm
 from encoder.config import UnsupportedModel
 from encoder.evaluation.command import Evaluate
 from encoder.manifest import Manifest, ModelDamaged, Precision, read_manifest, verify
+from encoder.training.command import Finetune, Pretrain, Snapshot
 
 # What a caller can mend; anything else is our bug and shows its traceback.
 _MISTAKES = (UnsupportedModel, ModelDamaged, OSError)
@@ -112,12 +113,13 @@ class Info(_Command):
 
 
 class Model(BaseSettings):
-    """Models for polyseme: import a Hugging Face directory, export it to ONNX, measure it.
+    """Models for polyseme: import or train one, export it to ONNX, measure it.
 
     polyseme-model import ./all-MiniLM-L6-v2 --out models/minilm
     polyseme-model export models/minilm
     polyseme-model info models/minilm
     polyseme-model evaluate models/minilm --data DIR
+    polyseme-model pretrain --text FOLDER --out models/mine
     """
 
     model_config = {
@@ -134,6 +136,15 @@ class Model(BaseSettings):
     export: CliSubCommand[Export] = Field(description="write ONNX graphs, proven against torch")
     info: CliSubCommand[Info] = Field(description="show a model directory and check its files")
     evaluate: CliSubCommand[Evaluate] = Field(description="measure a model and write its card")
+    pretrain: CliSubCommand[Pretrain] = Field(
+        description="train a masked language model on a folder of text"
+    )
+    snapshot: CliSubCommand[Snapshot] = Field(
+        description="write the model as a running pretraining's last checkpoint has it"
+    )
+    finetune: CliSubCommand[Finetune] = Field(
+        description="teach a pretrained model sentence vectors"
+    )
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
@@ -173,3 +184,7 @@ def _parities(manifest: Manifest) -> str:
 
 def _tell(step: str) -> None:
     print(step, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
 
     # Batching
     batch_tokens_max: PositiveInt = Field(
-        default=4096,
+        default=2048,
         description="padded tokens in one model call; sets peak memory, and how long an "
         "interactive call may wait for a bulk one. GPUs want 65536",
     )

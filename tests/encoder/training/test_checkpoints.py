@@ -1,3 +1,4 @@
+import contextlib
 import resource
 
 import pytest
@@ -9,13 +10,16 @@ from encoder.training.checkpoints import CheckpointRefused, load_checkpoint, sav
 OURS = {"recipe_sha256": "a" * 64, "data_sha256": "b" * 64}
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_disk():
-    """Files above 4 KiB fail as they do on a full disk: the kernel refuses the write."""
+    """Files above 4 KiB fail as they do on a full disk: the kernel refuses the write. Nothing of
+    the test runner's may be written meanwhile: its own output may be such a file."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_checkpoint_reads_back_bit_by_bit(tmp_path):
@@ -26,11 +30,12 @@ def test_a_checkpoint_reads_back_bit_by_bit(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
 
 
-def test_a_disk_that_fills_leaves_the_last_checkpoint_intact_and_says_so(tmp_path, small_disk):
+def test_a_disk_that_fills_leaves_the_last_checkpoint_intact_and_says_so(tmp_path):
     path = tmp_path / "c.pt"
     save_checkpoint(path, {**OURS, "weights": torch.ones(10)})
 
-    with pytest.raises(NotWritten, match=r"c\.pt was not written .*untouched"):
+    refused = pytest.raises(NotWritten, match=r"c\.pt was not written .*untouched")
+    with refused, small_disk():
         save_checkpoint(path, {**OURS, "weights": torch.zeros(100_000)})
 
     assert torch.equal(load_checkpoint(path, **OURS)["weights"], torch.ones(10))

@@ -34,7 +34,7 @@ serve: $(MODEL)/polyseme.json ## run the server on 127.0.0.1:50051
 	.venv/bin/polyseme-server serve --model $(MODEL)
 
 test: .venv/ready ## the default tests, under two minutes on two cores
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 slow: .venv/ready ## the tests marked slow
 	$(PY) -m pytest -m slow

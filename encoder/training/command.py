@@ -48,8 +48,8 @@ class _Common(BaseModel):
 class Pretrain(_Common):
     """Train a tokenizer and a masked language model on a folder of text.
 
-    A run that was stopped or killed goes on with --resume and ends with the same weights. Under
-    torchrun every process takes its part of each step.
+    A run that was stopped or killed goes on with --resume and ends with the same weights, nearly
+    the same with --compiled. Under torchrun every process takes its part of each step.
     """
 
     resume: CliImplicitFlag[bool] = Field(
@@ -61,7 +61,8 @@ class Pretrain(_Common):
         "run will take, and train nothing; the prepared text is kept",
     )
     threads: PositiveInt | None = Field(
-        default=None, description="of a CPU; the same number gives the same bits (default: all)"
+        default=None,
+        description="of a CPU; the same number gives the same bits, uncompiled (default: all)",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="of matrix products; auto takes bf16 where it is fast"

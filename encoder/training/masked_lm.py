@@ -2,7 +2,8 @@
 
 Everything that a step does follows from the recipe and the step's number; the state is weights,
 their running average and the optimiser's memory. So a run that is killed and resumed from any
-checkpoint ends with the same bits, on a CPU with the same number of threads.
+checkpoint ends with the same bits, on a CPU with the same number of threads. Compiled, it mostly
+does: once, on two threads, the last losses were 3.264 and 3.269, and nobody knows why yet.
 """
 
 from collections.abc import Iterator, Mapping

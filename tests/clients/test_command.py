@@ -205,28 +205,29 @@ def test_a_reader_that_leaves_is_not_an_error_worth_words(environment, client):
 
 
 def test_an_interrupted_load_goes_on_where_it_was(environment, client, collection, tmp_path):
-    file = lines(500, tmp_path / "d.jsonl", text="a sentence of some length, number {}, to embed")
+    total = 3_000  # takes seconds: the interrupt must come long before the end
+    file = lines(total, tmp_path / "d.jsonl", text="a sentence of some length, number {}, to embed")
     args = command("upsert", collection, file, "--batch-documents", 10, "--json")
     process = subprocess.Popen(
         args, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 60
     while client.count(collection) < 20 and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
 
     assert process.returncode == 130
     assert "Traceback" not in err
     written = client.count(collection)
-    assert 0 < written < 500
+    assert 0 < written < total
 
     done = subprocess.run(args, env=environment, capture_output=True, text=True, check=True)
 
     assert "going on behind" in done.stderr
     summary = json.loads(done.stdout)
-    assert summary["this_run"] <= 500 - written + 40  # what was on its way is written again
-    assert client.count(collection) == summary["documents"] == 500
+    assert summary["this_run"] <= total - written + 40  # what was on its way is written again
+    assert client.count(collection) == summary["documents"] == total
     assert not list((tmp_path / "state").rglob("upsert-*"))
 
 

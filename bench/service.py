@@ -5,7 +5,7 @@
 Starts a server on loopback and compares, alternating in one run on the same cores:
 
 - Embed of 1 and of 1,000 texts through gRPC with the same ONNX graph on plain onnxruntime
-  (the same tokenizer, batches of 32 sorted by length, mean-free of any service);
+  (the same tokenizer, batches of 32 sorted by length);
 - Search on `--documents` documents through gRPC with FAISS in process on the same vectors
   (`PQ192x4fs,Refine(SQ8)`, the best setting known for this size), with the recall of both.
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from encoder.manifest import Precision
 from encoder.runtime import Encoder
 from index.store import Store
 from polyseme.v1 import admin_pb2, admin_pb2_grpc
@@ -120,8 +121,9 @@ def model_to(encoder: Encoder, device: str) -> admin_pb2.Model:
         layers=encoder.layers,
         word_layers=encoder.word_layers,
         prompts=dict(encoder.prompts),
-        # Whole-number sums, and row by row what is not: see encoder/int8.py. Nobody has
-        # measured a GPU, whose kernels differ with the batch.
-        reproducibility=admin_pb2.Reproducibility(exact=device == "cpu"),
+        # What tests/encoder shows to the byte, and no more: nobody has measured fp16, nor a GPU.
+        reproducibility=admin_pb2.Reproducibility(
+            exact=device == "cpu" and encoder.precision in (Precision.FP32, Precision.INT8)
+        ),
         device=device,
     )

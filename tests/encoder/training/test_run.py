@@ -240,6 +240,8 @@ def test_a_compiled_run_that_was_killed_ends_as_well_as_one_that_was_not(
     whole, killed = whole_and_killed(tiny_settings, recipe_file, tmp_path, *more, kills_max=1)
 
     assert losses(killed)[-1] == pytest.approx(losses(whole)[-1], abs=0.05)
+    if not all(torch.equal(a, b) for a, b in zip(bits(killed.out), bits(whole.out), strict=True)):
+        pytest.xfail("compiled on several threads a resumed run may differ in its bits; not solved")
 
 
 @pytest.mark.slow

@@ -227,6 +227,10 @@ def _precision(asked: str, device: str, threads: int | None) -> "torch.dtype":
     """The numbers to multiply in; sets the count of threads, which must come first."""
     import torch
 
+    from encoder.training.memory import keep_freed_memory
+
+    if device == "cpu":
+        keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     fast = device == "cuda" or torch.cpu._is_avx512_bf16_supported()

@@ -51,6 +51,7 @@ class Vocabulary(Part):
     sample_bytes: PositiveInt = 60_000_000
     # What the languages get of the sample; a language that is not named gets what it has.
     languages: dict[str, PositiveFloat] = {}
+    pair_share: Share = 0.25  # of the sample, from translations: everyday words live there
 
 
 class Source(Part):

@@ -25,7 +25,7 @@ from encoder.training.vocabulary import (
     train_vocabulary,
 )
 
-FORMAT = 1  # of the folder; part of its hash
+FORMAT = 2  # of the folder; part of its hash
 LINES_PER_CALL = 2000  # tokenised at once, by as many threads as there are cores
 PUNCTUATION = re.compile(r"([^\w\s])")
 
@@ -123,26 +123,41 @@ def _digest(clean: Path, recipe: Recipe) -> str:
 
 def vocabulary_lines(clean: Path, files: Sequence[CleanFile], recipe: Recipe) -> Iterator[str]:
     """A sample of the text, its languages mixed as the recipe says, with lower-cased copies."""
-    texts = [file for file in files if not file.pairs]
-    bytes_of: dict[str, int] = {}
-    for file in texts:
-        bytes_of[file.language] = bytes_of.get(file.language, 0) + file.bytes
-    shares = _shares(bytes_of, recipe.vocabulary)
-    for file in texts:
-        wanted = int(recipe.vocabulary.sample_bytes * shares[file.language])
-        for line in sample(_lines(clean / file.name), wanted, bytes_of[file.language]):
-            yield line
-            if lower_cased(line, recipe.text.lower_cased_share):
-                yield line.lower()
+    for file, wanted in zip(files, _sample_bytes(files, recipe.vocabulary), strict=True):
+        for line in sample(_lines(clean / file.name), wanted, file.bytes):
+            for text in line.split("\t"):  # a pair's two sides
+                yield text
+                if lower_cased(text, recipe.text.lower_cased_share):
+                    yield text.lower()
 
 
-def _shares(bytes_of: dict[str, int], vocabulary: Vocabulary) -> dict[str, float]:
-    total = sum(bytes_of.values())
+def _sample_bytes(files: Sequence[CleanFile], vocabulary: Vocabulary) -> list[int]:
+    """What each file gives: its part of its language's share, by its size and weight."""
+    groups = ["pairs" if file.pairs else file.language for file in files]
+    weighted = [file.bytes * file.weight for file in files]
+    totals: dict[str, float] = dict.fromkeys(groups, 0.0)
+    for group, size in zip(groups, weighted, strict=True):
+        totals[group] += size
+    shares = _shares(totals, vocabulary)
+    return [
+        int(vocabulary.sample_bytes * shares[group] * size / totals[group])
+        for group, size in zip(groups, weighted, strict=True)
+    ]
+
+
+def _shares(totals: dict[str, float], vocabulary: Vocabulary) -> dict[str, float]:
+    """Of the sample, for each language and for the pairs; they add up to 1."""
+    texts = {group: size for group, size in totals.items() if group != "pairs"}
+    if not texts:
+        return {"pairs": 1.0}
+    pairs = vocabulary.pair_share if "pairs" in totals else 0.0
     weights = {
-        language: vocabulary.languages.get(language, size / total)
-        for language, size in bytes_of.items()
+        language: vocabulary.languages.get(language, size / sum(texts.values()))
+        for language, size in texts.items()
     }
-    return {language: weight / sum(weights.values()) for language, weight in weights.items()}
+    whole = sum(weights.values())
+    shares = {language: (1 - pairs) * weight / whole for language, weight in weights.items()}
+    return shares | {"pairs": pairs}
 
 
 def _lines(path: Path) -> Iterator[str]:

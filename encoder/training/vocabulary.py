@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 PAD, UNKNOWN, BEGIN, END, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 LANGUAGES = ("en", "de", "fr")
@@ -50,7 +59,7 @@ def train_vocabulary(lines: Iterable[str], size: int, *, progress: bool) -> toke
 def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
     return pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always", split=False),
+            pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="first", split=False),
             pre_tokenizers.Split(PIECES, behavior="isolated"),
         ]
     )
@@ -85,7 +94,10 @@ def _assemble(learned: dict[str, int], merges: list[Any]) -> tokenizers.Tokenize
         pair=f"{BEGIN} $A {END} $B {END}",
         special_tokens=[(BEGIN, begin), (END, end)],
     )
-    tokenizer.add_special_tokens(reserved_tokens())
+    tokenizer.add_special_tokens(
+        # A mask stands for a word with its space, so it takes the space before it.
+        [AddedToken(t, lstrip=t == MASK, special=True) for t in reserved_tokens()]
+    )
     return tokenizer
 
 

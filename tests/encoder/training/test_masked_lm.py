@@ -25,7 +25,7 @@ def weights(training):
 def test_a_model_learns_more_than_how_often_each_token_occurs(tiny_data, optimizer):
     recipe, data = tiny_data
     settings = Optimizer(name=optimizer, rate=1e-2, matrix_rate=1e-2)
-    recipe = recipe.model_copy(update={"optimizer": settings}).with_tokens(36_000)
+    recipe = recipe.model_copy(update={"optimizer": settings}).with_tokens(48_000)
     training = Pretraining(recipe, data, Workers())
 
     losses = train(training, 0, recipe.steps)

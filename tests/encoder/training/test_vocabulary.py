@@ -53,6 +53,17 @@ def test_case_counts_digits_stand_alone_and_text_is_in_nfc(tokenizer):
     assert tokenizer.encode("e\u0301").ids == tokenizer.encode("é").ids
 
 
+def test_a_mask_takes_the_space_before_it_and_leaves_what_follows_alone(tokenizer):
+    whole = tokenizer.encode("the apple pie is good.", add_special_tokens=False).tokens
+    masked = tokenizer.encode("the [MASK] pie is good.", add_special_tokens=False).tokens
+    end = tokenizer.encode("the apple [MASK].", add_special_tokens=False).tokens
+
+    before, after = masked.index(" [MASK]"), len(masked) - masked.index(" [MASK]") - 1
+    assert masked[:before] == whole[:before]
+    assert masked[-after:] == whole[-after:]
+    assert end[-2:] == [" [MASK]", "."]
+
+
 def test_the_same_lines_give_the_same_tokenizer(tokenizer):
     assert train_vocabulary(LINES, 512, progress=False).to_str() == tokenizer.to_str()
 

@@ -13,10 +13,21 @@ class UnsupportedModel(ValueError):
 
 
 class Layout(StrEnum):
-    """The two families of encoder that `model.py` builds."""
+    """The families of encoder that `model.py` builds; `decoder.py` builds the last two."""
 
     BERT = "bert"  # post-norm, learned positions, GELU, biases (Devlin et al. 2018)
     MODERNBERT = "modernbert"  # pre-norm, RoPE, GeGLU, no biases (Warner et al. 2024)
+    # Post-norm, sinusoidal positions, biases (Vaswani et al. 2017, as Junczys-Dowmunt et al. 2018
+    # have it): of translation models alone.
+    MARIAN = "marian"
+
+
+class Activation(StrEnum):
+    """What is between the two layers of a feed-forward without a gate."""
+
+    GELU = "gelu"
+    SILU = "silu"  # also called swish
+    RELU = "relu"
 
 
 class Pooling(StrEnum):
@@ -35,11 +46,12 @@ MODEL_TYPES = {
     "xlm-roberta": Layout.BERT,
     "modernbert": Layout.MODERNBERT,
 }
+_LAYOUTS = MODEL_TYPES | {"marian": Layout.MARIAN}  # read by `marian.py`, not as a text encoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderConfig:
-    """Everything that decides the shapes and the arithmetic of an encoder.
+    """Everything that decides the shapes and the arithmetic of an encoder, or of a decoder.
 
     Raises ValueError, with the numbers in it, for a combination that cannot be built.
     """
@@ -59,6 +71,10 @@ class EncoderConfig:
     # BERT alone
     token_types: int = 2
 
+    # Marian alone
+    activation: Activation = Activation.GELU
+    embeddings_scaled: bool = False  # by the square root of the width
+
     # ModernBERT alone
     local_layers: tuple[int, ...] = ()  # layers whose tokens see only their neighbourhood
     local_window_tokens: int = 128  # the neighbourhood: half before the token, half after it
@@ -66,9 +82,9 @@ class EncoderConfig:
     rope_theta_local: float = 10_000.0
 
     def __post_init__(self) -> None:
-        if self.model_type not in MODEL_TYPES:
+        if self.model_type not in _LAYOUTS:
             raise UnsupportedModel(
-                f"model type {self.model_type!r} is not supported; {', '.join(MODEL_TYPES)} are"
+                f"model type {self.model_type!r} is not supported; {', '.join(_LAYOUTS)} are"
             )
         for name in ("vocab_size", "width", "layers", "heads", "inner_width", "tokens_max"):
             if getattr(self, name) < 1:
@@ -82,7 +98,7 @@ class EncoderConfig:
         self._check_layout()
 
     def _check_layout(self) -> None:
-        if self.layout is Layout.BERT:
+        if self.layout is not Layout.MODERNBERT:
             if self.token_types < 1:
                 raise ValueError(f"token_types is {self.token_types}; it must be at least 1")
             if self.local_layers:
@@ -97,8 +113,18 @@ class EncoderConfig:
 
     @property
     def layout(self) -> Layout:
-        """BERT or ModernBERT."""
-        return MODEL_TYPES[self.model_type]
+        """BERT, ModernBERT or Marian."""
+        return _LAYOUTS[self.model_type]
+
+    @property
+    def biased(self) -> bool:
+        """Whether linear layers and norms add a bias."""
+        return self.layout is not Layout.MODERNBERT
+
+    @property
+    def post_norm(self) -> bool:
+        """Whether a norm follows each residual sum, in place of leading each sub-layer."""
+        return self.layout is not Layout.MODERNBERT
 
     @property
     def head_width(self) -> int:
@@ -111,7 +137,7 @@ class EncoderConfig:
 
         RoBERTa counts from the padding id + 1, an inheritance from fairseq.
         """
-        return 0 if self.model_type in ("bert", "modernbert") else self.pad_id + 1
+        return self.pad_id + 1 if self.model_type in ("roberta", "xlm-roberta") else 0
 
     @property
     def local_reach_tokens(self) -> int:
@@ -122,6 +148,11 @@ class EncoderConfig:
 def from_huggingface(config: Json) -> EncoderConfig:
     """Read a `config.json`. Raises UnsupportedModel with a sentence that says what is missing."""
     model_type = config.get("model_type")
+    if model_type == "marian":
+        raise UnsupportedModel(
+            "model type 'marian' is a translation model; import it with: "
+            "polyseme-model import-translation"
+        )
     if model_type not in MODEL_TYPES:
         raise UnsupportedModel(
             f"model type {model_type!r} is not supported; {', '.join(MODEL_TYPES)} are"

@@ -1,4 +1,4 @@
-"""The encoder itself, in torch: BERT's layout and ModernBERT's, with their masked-LM head.
+"""The encoder itself, in torch: three layouts, and the masked-LM head of two of them.
 
 Read from the bottom: `MaskedLanguageModel` > `Encoder` > `Layer` > `Attention`, `FeedForward`.
 Letters in the shape comments: B batch, T tokens, W width, H heads, D head width, V vocabulary.
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoder.config import EncoderConfig, Layout, Pooling
+from encoder.config import Activation, EncoderConfig, Layout, Pooling
+
+_ACTIVATIONS = {Activation.GELU: F.gelu, Activation.SILU: F.silu, Activation.RELU: F.relu}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,10 @@ class Attention(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        bias = config.layout is Layout.BERT
         self.heads = config.heads
         self.dropout = config.dropout
-        self.query_key_value = nn.Linear(config.width, 3 * config.width, bias=bias)
-        self.output = nn.Linear(config.width, config.width, bias=bias)
+        self.query_key_value = nn.Linear(config.width, 3 * config.width, bias=config.biased)
+        self.output = nn.Linear(config.width, config.width, bias=config.biased)
 
     def forward(
         self, states: Tensor, bias: Tensor | None, rotation: Tensor | None, *, explain: bool
@@ -74,7 +75,7 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers at each token: GELU between them (BERT), or a GELU gate (ModernBERT)."""
+    """Two linear layers at each token, an activation between them or a GELU gate (ModernBERT)."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -82,6 +83,7 @@ class FeedForward(nn.Module):
         halves = 2 if self.gated else 1
         self.inner = nn.Linear(config.width, halves * config.inner_width, bias=not self.gated)
         self.outer = nn.Linear(config.inner_width, config.width, bias=not self.gated)
+        self.activation = _ACTIVATIONS[config.activation]
 
     def forward(self, states: Tensor) -> Tensor:
         inner: Tensor = self.inner(states)
@@ -89,7 +91,7 @@ class FeedForward(nn.Module):
             activated, gate = inner.chunk(2, dim=-1)
             inner = F.gelu(activated) * gate  # GeGLU (Shazeer 2020)
         else:
-            inner = F.gelu(inner)
+            inner = self.activation(inner)
         outer: Tensor = self.outer(inner)
         return outer
 
@@ -99,7 +101,7 @@ class Layer(nn.Module):
 
     def __init__(self, config: EncoderConfig, index: int) -> None:
         super().__init__()
-        self.post_norm = config.layout is Layout.BERT
+        self.post_norm = config.post_norm
         self.attention = Attention(config)
         self.feed_forward = FeedForward(config)
         # ModernBERT's embeddings come normed to the first layer, which does not do so again.
@@ -122,22 +124,31 @@ class Layer(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """A vector for each token, before any context: with its position and type in BERT's layout."""
+    """A vector for each token, before any context: with its position and type in BERT's layout,
+    with its position in Marian's."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
+        marian = config.layout is Layout.MARIAN
         self.word = nn.Embedding(config.vocab_size, config.width, padding_idx=config.pad_id)
-        self.norm = norm(config)
+        self.norm = nn.Identity() if marian else norm(config)
         self.dropout = nn.Dropout(config.dropout)
         self.offset = config.position_offset
+        self.scale = math.sqrt(config.width) if config.embeddings_scaled else 1.0
         if config.layout is Layout.BERT:
             self.position = nn.Embedding(config.tokens_max + self.offset, config.width)
             self.token_type = nn.Embedding(config.token_types, config.width)
+        self.sinusoids: Tensor | None
+        table = sinusoids(config.tokens_max, config.width) if marian else None
+        self.register_buffer("sinusoids", table, persistent=False)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, first: int = 0) -> Tensor:
+        """(B, T, W) of ids (B, T), of which the first column is token `first` of its text."""
         states: Tensor = self.word(ids)
-        if hasattr(self, "position"):
-            positions = torch.arange(ids.shape[1], device=ids.device) + self.offset
+        if self.sinusoids is not None:
+            states = states * self.scale + self.sinusoids[first : first + ids.shape[1]]
+        elif hasattr(self, "position"):
+            positions = torch.arange(ids.shape[1], device=ids.device) + self.offset + first
             # One text a row, so every token is of the first type.
             states = states + self.token_type.weight[0] + self.position(positions)
         normed: Tensor = self.dropout(self.norm(states))
@@ -152,9 +163,8 @@ class Encoder(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.layers))
-        pre_norm = config.layout is Layout.MODERNBERT
-        self.final_norm = norm(config) if pre_norm else nn.Identity()
-        self.apply(self._initialize)
+        self.final_norm = nn.Identity() if config.post_norm else norm(config)
+        initialize(self, config)
 
     def forward(
         self,
@@ -198,18 +208,10 @@ class Encoder(nn.Module):
         config = self.config
         reach = config.local_reach_tokens if local else None
         bias = attention_bias(mask, tokens, reach, like=like)
-        if config.layout is Layout.BERT:
+        if config.layout is not Layout.MODERNBERT:
             return bias, None
         theta = config.rope_theta_local if local else config.rope_theta_global
         return bias, rotations(tokens, config.head_width, theta, like.device)
-
-    def _initialize(self, module: nn.Module) -> None:
-        """Normal weights of `initializer_range`, cut at two deviations, as BERT starts."""
-        deviation = self.config.initializer_range
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.trunc_normal_(module.weight, 0.0, deviation, -2 * deviation, 2 * deviation)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 class MaskedLanguageModel(nn.Module):
@@ -218,7 +220,7 @@ class MaskedLanguageModel(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.encoder = Encoder(config)
-        self.transform = nn.Linear(config.width, config.width, bias=config.layout is Layout.BERT)
+        self.transform = nn.Linear(config.width, config.width, bias=config.biased)
         self.norm = norm(config)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         nn.init.trunc_normal_(self.transform.weight, 0.0, config.initializer_range)
@@ -269,7 +271,17 @@ def pool(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 
 def norm(config: EncoderConfig) -> nn.LayerNorm:
     """Layer normalisation, with the layout's choice of bias."""
-    return nn.LayerNorm(config.width, eps=config.norm_epsilon, bias=config.layout is Layout.BERT)
+    return nn.LayerNorm(config.width, eps=config.norm_epsilon, bias=config.biased)
+
+
+def initialize(model: nn.Module, config: EncoderConfig) -> None:
+    """Normal weights of `initializer_range`, cut at two deviations, as BERT starts."""
+    deviation = config.initializer_range
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.trunc_normal_(module.weight, 0.0, deviation, -2 * deviation, 2 * deviation)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def attention_bias(
@@ -293,6 +305,18 @@ def attention_bias(
     return torch.zeros(seen.shape, dtype=like.dtype, device=like.device).masked_fill(
         ~seen, -math.inf
     )
+
+
+def sinusoids(tokens: int, width: int) -> Tensor:
+    """Fixed positions (T, W) (Vaswani et al. 2017, 3.5); all sines before all cosines, as Marian.
+
+    In double precision until the end: far positions turn through many circles.
+    """
+    pairs = torch.arange(0, width, 2, dtype=torch.float64, device="cpu")
+    angles = torch.outer(
+        torch.arange(tokens, dtype=torch.float64, device="cpu"), 10_000.0 ** (-pairs / width)
+    )
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)[:, :width].float()
 
 
 def rotations(tokens: int, head_width: int, theta: float, device: torch.device) -> Tensor:

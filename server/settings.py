@@ -62,6 +62,11 @@ class Settings(BaseSettings):
     threads: NonNegativeInt = Field(
         default=0, description="CPU threads of one model call; 0: as many as the process may use"
     )
+    translation_model: Path | None = Field(
+        default=None,
+        description="model directory that translates; by default the model's own translator, if "
+        "it has one",
+    )
     model_workers: PositiveInt = Field(
         default=1,
         description="model calls side by side; more than 1 helps where one leaves cores idle",
@@ -90,6 +95,11 @@ class Settings(BaseSettings):
         default=2048,
         description="padded tokens in one model call; sets peak memory, and how long an "
         "interactive call may wait for a bulk one. GPUs want 65536",
+    )
+    translation_batch_rows_max: PositiveInt = Field(
+        default=256,
+        description="sentences times beams that are decoded together; sets peak memory, and how "
+        "long an interactive call may wait for a bulk one",
     )
     bulk_age_s_max: PositiveFloat = Field(
         default=2.0,
@@ -128,6 +138,12 @@ class Settings(BaseSettings):
         default=64,
         description="masks in one FillMask or Substitute call; each takes 4 bytes a token of the "
         "vocabulary",
+    )
+    beams_max: PositiveInt = Field(default=16, description="beams of one translation's search")
+    translation_tokens_max: PositiveInt = Field(
+        default=262_144,
+        description="source tokens times beams in one Translate call: half a minute or so of two "
+        "cores with a small model",
     )
     disk_free_bytes_min: NonNegativeInt = Field(
         default=64 * MIB,

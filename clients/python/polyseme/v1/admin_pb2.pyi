@@ -59,6 +59,8 @@ class Limits(_message.Message):
     ID_BYTES_MAX_FIELD_NUMBER: _builtins.int
     ATTENTION_CELLS_MAX_FIELD_NUMBER: _builtins.int
     MASKS_MAX_FIELD_NUMBER: _builtins.int
+    BEAMS_MAX_FIELD_NUMBER: _builtins.int
+    TRANSLATION_TOKENS_MAX_FIELD_NUMBER: _builtins.int
     message_bytes_max: _builtins.int
     """Bytes of one message, either way."""
     inputs_max: _builtins.int
@@ -89,6 +91,10 @@ class Limits(_message.Message):
     """Attention weights, layers * heads * tokens * tokens, in one GetAttention call."""
     masks_max: _builtins.int
     """Masks in one FillMask call, words in one Substitute call."""
+    beams_max: _builtins.int
+    """Beams of one translation's search."""
+    translation_tokens_max: _builtins.int
+    """Source tokens times beams in one Translate call, and in the hits that one search translates."""
     def __init__(
         self,
         *,
@@ -107,10 +113,12 @@ class Limits(_message.Message):
         id_bytes_max: _builtins.int = ...,
         attention_cells_max: _builtins.int = ...,
         masks_max: _builtins.int = ...,
+        beams_max: _builtins.int = ...,
+        translation_tokens_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_cells_max", b"attention_cells_max", "call_tokens_max", b"call_tokens_max", "documents_max", b"documents_max", "filter_depth_max", b"filter_depth_max", "filter_terms_max", b"filter_terms_max", "id_bytes_max", b"id_bytes_max", "inputs_max", b"inputs_max", "k_max", b"k_max", "masks_max", b"masks_max", "message_bytes_max", b"message_bytes_max", "metadata_bytes_max", b"metadata_bytes_max", "page_size_max", b"page_size_max", "queue_texts_max", b"queue_texts_max", "spans_max", b"spans_max", "text_bytes_max", b"text_bytes_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_cells_max", b"attention_cells_max", "beams_max", b"beams_max", "call_tokens_max", b"call_tokens_max", "documents_max", b"documents_max", "filter_depth_max", b"filter_depth_max", "filter_terms_max", b"filter_terms_max", "id_bytes_max", b"id_bytes_max", "inputs_max", b"inputs_max", "k_max", b"k_max", "masks_max", b"masks_max", "message_bytes_max", b"message_bytes_max", "metadata_bytes_max", b"metadata_bytes_max", "page_size_max", b"page_size_max", "queue_texts_max", b"queue_texts_max", "spans_max", b"spans_max", "text_bytes_max", b"text_bytes_max", "translation_tokens_max", b"translation_tokens_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

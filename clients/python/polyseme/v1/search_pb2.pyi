@@ -209,6 +209,7 @@ class SearchOptions(_message.Message):
     IDS_ONLY_FIELD_NUMBER: _builtins.int
     WITH_VECTORS_FIELD_NUMBER: _builtins.int
     SCORE_MIN_FIELD_NUMBER: _builtins.int
+    TRANSLATE_TO_FIELD_NUMBER: _builtins.int
     mode: Global___SearchMode.ValueType
     """By what. Default: DENSE."""
     fusion: Global___Fusion.ValueType
@@ -231,6 +232,8 @@ class SearchOptions(_message.Message):
     """Whether to send the hits' vectors."""
     score_min: _builtins.float
     """Leave out hits that score lower. DENSE only."""
+    translate_to: _builtins.str
+    """Send the hits' texts in this language too, as "en". FAILED_PRECONDITION where the server cannot translate."""
     @_builtins.property
     def filter(self) -> _document_pb2.Filter:
         """Only documents that match."""
@@ -250,10 +253,11 @@ class SearchOptions(_message.Message):
         ids_only: _builtins.bool = ...,
         with_vectors: _builtins.bool = ...,
         score_min: _builtins.float | None = ...,
+        translate_to: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score_min", b"_score_min", "filter", b"filter", "score_min", b"score_min"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_min", b"_score_min", "exact", b"exact", "explain", b"explain", "filter", b"filter", "fusion", b"fusion", "highlight", b"highlight", "ids_only", b"ids_only", "k", b"k", "lexical_text", b"lexical_text", "min_sequence", b"min_sequence", "mode", b"mode", "score_min", b"score_min", "with_vectors", b"with_vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_min", b"_score_min", "exact", b"exact", "explain", b"explain", "filter", b"filter", "fusion", b"fusion", "highlight", b"highlight", "ids_only", b"ids_only", "k", b"k", "lexical_text", b"lexical_text", "min_sequence", b"min_sequence", "mode", b"mode", "score_min", b"score_min", "translate_to", b"translate_to", "with_vectors", b"with_vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score_min: _TypeAlias = _typing.Literal["score_min"]  # noqa: Y015
     _WhichOneofArgType__score_min: _TypeAlias = _typing.Literal["_score_min", b"_score_min"]  # noqa: Y015
@@ -309,6 +313,7 @@ class SearchHit(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     HIGHLIGHTS_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    TRANSLATION_FIELD_NUMBER: _builtins.int
     score: _builtins.float
     """DENSE: cosine or inner product. LEXICAL: BM25. HYBRID: the fused score. Higher is better; ties are ordered by id."""
     @_builtins.property
@@ -323,6 +328,10 @@ class SearchHit(_message.Message):
     def explanation(self) -> Global___Explanation:
         """With `explain`."""
 
+    @_builtins.property
+    def translation(self) -> Global___HitTranslation:
+        """With `translate_to`: the document's text in that language."""
+
     def __init__(
         self,
         *,
@@ -330,14 +339,41 @@ class SearchHit(_message.Message):
         score: _builtins.float = ...,
         highlights: _abc.Iterable[Global___Highlight] | None = ...,
         explanation: Global___Explanation | None = ...,
+        translation: Global___HitTranslation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "explanation", b"explanation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "explanation", b"explanation", "translation", b"translation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "explanation", b"explanation", "highlights", b"highlights", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "explanation", b"explanation", "highlights", b"highlights", "score", b"score", "translation", b"translation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SearchHit: _TypeAlias = SearchHit  # noqa: Y015
+
+@_typing.final
+class HitTranslation(_message.Message):
+    """A hit's text in another language."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The translation; the text itself where it is in that language already."""
+    source_language: _builtins.str
+    """The language that the text was found to be in. Empty: none that the server translates; there is no translation."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        source_language: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source_language", b"source_language", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HitTranslation: _TypeAlias = HitTranslation  # noqa: Y015
 
 @_typing.final
 class Highlight(_message.Message):

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.evaluation.classifier import Matrix, unit
+from encoder.discriminant import Matrix, unit
 from encoder.evaluation.data import LabelledSentences, SenseWord
 from encoder.evaluation.vectors import Subject, WordVectors, counting, embed_words
 

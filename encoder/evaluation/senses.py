@@ -11,17 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.evaluation.classifier import (
-    Matrix,
-    Rule,
-    Whitening,
-    discriminant,
-    draw,
-    fit,
-    unit,
-)
+from encoder.discriminant import Matrix, discriminant, unit
+from encoder.evaluation.classifier import Rule, draw, fit
 from encoder.evaluation.features import WHITENED_PARTS, Examples, Features, Mix, Part, Word
 from encoder.evaluation.scores import accuracy, macro_f1
+from encoder.whitening import Whitening
 
 FOLDS = 2
 HELD_OUT_EVERY = 5  # of a choosing word's training sentences, each fifth judges a mix

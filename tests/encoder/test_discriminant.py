@@ -6,9 +6,11 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics.pairwise import cosine_similarity
 
-from encoder.evaluation.classifier import (
-    Whitening,
+from encoder.discriminant import (
     discriminant,
+    fitted_temperature,
+    left_out_scores,
+    log_softmax,
     nearest_centroid,
     shrinkage,
     unit,
@@ -112,27 +114,60 @@ def test_no_examples_are_refused():
         discriminant(np.empty((0, 3)), np.empty(0, dtype=np.int64))
 
 
-def test_whitened_words_vary_alike_in_every_direction():
+@given(
+    n=st.integers(4, 40),
+    width=st.integers(2, 50),
+    senses=st.integers(2, 4),
+    even=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_leaving_out_in_one_go_is_leaving_out_one_by_one(n, width, senses, even, seed):
+    random = np.random.default_rng(seed)
+    vectors = random.normal(size=(n, width)) * np.linspace(0.3, 2, width)
+    labels = np.concatenate([np.arange(senses), random.integers(0, senses, n)])[:n] % senses
+
+    scores, can_be_left_out = left_out_scores(vectors, labels, even_priors=even)
+
+    classes, counts = np.unique(labels, return_counts=True)
+    means = np.stack([vectors[labels == label].mean(axis=0) for label in classes])
+    share, scale = shrinkage(vectors - means[np.searchsorted(classes, labels)])
+    priors = np.log(np.full(len(classes), 1 / len(classes)) if even else counts / n)
+    for row in range(n):
+        assert can_be_left_out[row] == (counts[classes == labels[row]] > 1)
+        if not can_be_left_out[row]:
+            continue
+        rest = np.arange(n) != row
+        left = np.stack([vectors[rest & (labels == label)].mean(axis=0) for label in classes])
+        scatter = vectors[rest] - left[np.searchsorted(classes, labels[rest])]
+        covariance = (1 - share) * scatter.T @ scatter / n + share * scale * np.eye(width)
+        ways = vectors[row] - left
+        distances = np.einsum("ij,ij->i", ways, np.linalg.solve(covariance, ways.T).T)
+        np.testing.assert_allclose(scores[row], priors - distances / 2, rtol=1e-5, atol=1e-5)
+
+
+def test_the_temperature_makes_probabilities_as_sure_as_they_are_right():
     random = np.random.default_rng(0)
-    mixing = random.normal(size=(4, 4))
-    words = [random.normal(size=(5000, 4)) @ mixing + 10 * word for word in range(3)]
+    right = random.integers(0, 3, 4000)
+    true = random.normal(size=(4000, 3))
+    right = np.array([random.choice(3, p=np.exp(row)) for row in log_softmax(true)])
 
-    whitening = Whitening.fit(words)
-
-    for word in words:
-        np.testing.assert_allclose(np.cov(whitening.apply(word).T), np.eye(4), atol=0.1)
+    assert fitted_temperature(5 * true, right) == pytest.approx(5, rel=0.1)
+    assert fitted_temperature(true / 5, right) == pytest.approx(1 / 5, rel=0.1)
 
 
-def test_a_frequent_word_does_not_outweigh_a_rare_one_in_the_whitening():
+@pytest.mark.parametrize("n", [2, 10, 100])
+def test_few_right_answers_are_no_proof_of_certainty(n):
+    scores = np.tile([50.0, 0.0], (n, 1))
+
+    sure = np.exp(log_softmax(scores / fitted_temperature(scores, np.zeros(n, dtype=int))))
+
+    np.testing.assert_allclose(sure[:, 0], 1 - 1 / (n + 2), atol=1e-3)
+
+
+def test_scores_that_know_nothing_become_even():
     random = np.random.default_rng(0)
-    wide, narrow = random.normal(size=(300, 2)) * [4, 1], random.normal(size=(300, 2)) * [1, 4]
+    scores, right = random.normal(size=(500, 2)) * 10, random.integers(0, 2, 500)
 
-    once = Whitening.fit([wide, narrow])
-    repeated = Whitening.fit([np.tile(wide, (20, 1)), narrow])
+    even = np.exp(log_softmax(scores / fitted_temperature(scores, right)))
 
-    np.testing.assert_allclose(repeated.matrix, once.matrix, rtol=0.1, atol=0.02)
-
-
-def test_a_whitening_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="fitted"):
-        Whitening.fit([])
+    np.testing.assert_allclose(even, 0.5, atol=0.15)

@@ -137,7 +137,7 @@ def search(
     sentences = [_Sentence(i, limit, [None]) for i, limit in enumerate(tokens_max)]
     tokens = np.array(begin_ids, dtype=np.int64)[:, np.newaxis]
     parents = np.arange(len(begin_ids))[:, np.newaxis]
-    totals = np.zeros(tokens.shape)  # (S, K) log-probabilities
+    totals: NDArray[np.float64] = np.zeros(tokens.shape)  # (S, K) log-probabilities
     while sentences:
         kept = [row for row, sentence in enumerate(sentences) if wanted(sentence.number)]
         if len(kept) < len(sentences):

@@ -9,6 +9,8 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from server.auth import KEY_PREFIX
+
 PREFIX = "POLYSEME_"
 
 # The `polyseme` command's own variables; a shell that has them may start a server all the same.
@@ -87,7 +89,8 @@ class Settings(BaseSettings):
     )
     api_keys: Path | None = Field(
         default=None,
-        description="file of `name sha256` lines; calls must then carry one of these keys",
+        description="file of lines that `polyseme-server key` makes; calls must then carry one of "
+        "these keys",
     )
 
     # Batching
@@ -139,6 +142,9 @@ class Settings(BaseSettings):
         description="masks in one FillMask or Substitute call; each takes 4 bytes a token of the "
         "vocabulary",
     )
+    senses_max: PositiveInt = Field(
+        default=1024, description="senses in one inventory, all words together"
+    )
     beams_max: PositiveInt = Field(default=16, description="beams of one translation's search")
     translation_tokens_max: PositiveInt = Field(
         default=262_144,
@@ -175,6 +181,8 @@ class Settings(BaseSettings):
             raise ValueError("tls_cert and tls_key go together: give both or neither")
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        if self.api_keys is not None and self.api_keys.name.startswith(KEY_PREFIX):
+            raise ValueError("api_keys is the name of a file of keys' hashes; this is a key")
         if self.inputs_max > self.queue_texts_max:
             raise ValueError(
                 f"inputs_max {self.inputs_max} is above queue_texts_max {self.queue_texts_max}: "

@@ -41,6 +41,7 @@ class Limits:
     id_bytes_max: int
     attention_cells_max: int
     masks_max: int
+    senses_max: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +199,7 @@ def _limits_from(limits: admin_pb2.Limits) -> Limits:
         id_bytes_max=limits.id_bytes_max,
         attention_cells_max=limits.attention_cells_max,
         masks_max=limits.masks_max,
+        senses_max=limits.senses_max,
     )
 
 

@@ -61,6 +61,7 @@ class Limits(_message.Message):
     MASKS_MAX_FIELD_NUMBER: _builtins.int
     BEAMS_MAX_FIELD_NUMBER: _builtins.int
     TRANSLATION_TOKENS_MAX_FIELD_NUMBER: _builtins.int
+    SENSES_MAX_FIELD_NUMBER: _builtins.int
     message_bytes_max: _builtins.int
     """Bytes of one message, either way."""
     inputs_max: _builtins.int
@@ -95,6 +96,8 @@ class Limits(_message.Message):
     """Beams of one translation's search."""
     translation_tokens_max: _builtins.int
     """Source tokens times beams in one Translate call, and in the hits that one search translates."""
+    senses_max: _builtins.int
+    """Senses in one inventory, all words together."""
     def __init__(
         self,
         *,
@@ -115,10 +118,11 @@ class Limits(_message.Message):
         masks_max: _builtins.int = ...,
         beams_max: _builtins.int = ...,
         translation_tokens_max: _builtins.int = ...,
+        senses_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_cells_max", b"attention_cells_max", "beams_max", b"beams_max", "call_tokens_max", b"call_tokens_max", "documents_max", b"documents_max", "filter_depth_max", b"filter_depth_max", "filter_terms_max", b"filter_terms_max", "id_bytes_max", b"id_bytes_max", "inputs_max", b"inputs_max", "k_max", b"k_max", "masks_max", b"masks_max", "message_bytes_max", b"message_bytes_max", "metadata_bytes_max", b"metadata_bytes_max", "page_size_max", b"page_size_max", "queue_texts_max", b"queue_texts_max", "spans_max", b"spans_max", "text_bytes_max", b"text_bytes_max", "translation_tokens_max", b"translation_tokens_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_cells_max", b"attention_cells_max", "beams_max", b"beams_max", "call_tokens_max", b"call_tokens_max", "documents_max", b"documents_max", "filter_depth_max", b"filter_depth_max", "filter_terms_max", b"filter_terms_max", "id_bytes_max", b"id_bytes_max", "inputs_max", b"inputs_max", "k_max", b"k_max", "masks_max", b"masks_max", "message_bytes_max", b"message_bytes_max", "metadata_bytes_max", b"metadata_bytes_max", "page_size_max", b"page_size_max", "queue_texts_max", b"queue_texts_max", "senses_max", b"senses_max", "spans_max", b"spans_max", "text_bytes_max", b"text_bytes_max", "translation_tokens_max", b"translation_tokens_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -160,6 +164,7 @@ class Model(_message.Message):
     PROMPTS_FIELD_NUMBER: _builtins.int
     REPRODUCIBILITY_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    SENSE_VECTORS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     tokens_max: _builtins.int
@@ -190,6 +195,10 @@ class Model(_message.Message):
     def reproducibility(self) -> Global___Reproducibility:
         """Exact or fast."""
 
+    @_builtins.property
+    def sense_vectors(self) -> Global___SenseVectors:
+        """How it makes the vectors of WORD_SPACE_SENSE."""
+
     def __init__(
         self,
         *,
@@ -203,14 +212,49 @@ class Model(_message.Message):
         prompts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         reproducibility: Global___Reproducibility | None = ...,
         device: _builtins.str = ...,
+        sense_vectors: Global___SenseVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "reproducibility", b"reproducibility"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "reproducibility", b"reproducibility", "sense_vectors", b"sense_vectors"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dimensions", b"dimensions", "fingerprint", b"fingerprint", "layers", b"layers", "matryoshka_dimensions", b"matryoshka_dimensions", "name", b"name", "prompts", b"prompts", "reproducibility", b"reproducibility", "tokens_max", b"tokens_max", "word_layers", b"word_layers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dimensions", b"dimensions", "fingerprint", b"fingerprint", "layers", b"layers", "matryoshka_dimensions", b"matryoshka_dimensions", "name", b"name", "prompts", b"prompts", "reproducibility", b"reproducibility", "sense_vectors", b"sense_vectors", "tokens_max", b"tokens_max", "word_layers", b"word_layers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class SenseVectors(_message.Message):
+    """How a model makes the vectors that senses are told by."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    LAYERS_FIELD_NUMBER: _builtins.int
+    WHITENED_FIELD_NUMBER: _builtins.int
+    whitened: _builtins.bool
+    """Whether a whitening that ships with the model evens out the directions in which words vary."""
+    @_builtins.property
+    def fingerprint(self) -> _common_pb2.ModelFingerprint:
+        """What they carry."""
+
+    @_builtins.property
+    def layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The layers that are averaged."""
+
+    def __init__(
+        self,
+        *,
+        fingerprint: _common_pb2.ModelFingerprint | None = ...,
+        layers: _abc.Iterable[_builtins.int] | None = ...,
+        whitened: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "layers", b"layers", "whitened", b"whitened"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SenseVectors: _TypeAlias = SenseVectors  # noqa: Y015
 
 @_typing.final
 class Reproducibility(_message.Message):

@@ -26,17 +26,19 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from polyseme.v1 import common_pb2 as polyseme_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19polyseme/v1/encoder.proto\x12\x0bpolyseme.v1\x1a\x17google/rpc/status.proto\x1a\x18polyseme/v1/common.proto\"\x8b\x02\n\x0c\x45mbedOptions\x12%\n\x07pooling\x18\x01 \x01(\x0e\x32\x14.polyseme.v1.Pooling\x12\x12\n\ndimensions\x18\x02 \x01(\x05\x12\x16\n\tnormalize\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x15\n\x0bprompt_name\x18\x04 \x01(\tH\x00\x12\x10\n\x06prompt\x18\x05 \x01(\tH\x00\x12-\n\x08\x65ncoding\x18\x06 \x01(\x0e\x32\x1b.polyseme.v1.VectorEncoding\x12\x31\n\ntruncation\x18\x07 \x01(\x0e\x32\x1d.polyseme.v1.TruncationPolicyB\x0f\n\rprompt_choiceB\x0c\n\n_normalize\"\x8c\x01\n\x0c\x45mbedRequest\x12\x0e\n\x06inputs\x18\x01 \x03(\t\x12*\n\x07options\x18\x02 \x01(\x0b\x32\x19.polyseme.v1.EmbedOptions\x12\'\n\x08priority\x18\x03 \x01(\x0e\x32\x15.polyseme.v1.Priority\x12\x17\n\x0fpartial_success\x18\x04 \x01(\x08\"|\n\tEmbedding\x12#\n\x06vector\x18\x01 \x01(\x0b\x32\x13.polyseme.v1.Vector\x12\'\n\x06tokens\x18\x02 \x01(\x0b\x32\x17.polyseme.v1.TokenCount\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\x94\x01\n\rEmbedResponse\x12*\n\nembeddings\x18\x01 \x03(\x0b\x32\x16.polyseme.v1.Embedding\x12\x32\n\x0b\x66ingerprint\x18\x02 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12#\n\x06timing\x18\x03 \x01(\x0b\x32\x13.polyseme.v1.Timing\"M\n\x12\x45mbedStreamRequest\x12*\n\x07request\x18\x01 \x01(\x0b\x32\x19.polyseme.v1.EmbedRequest\x12\x0b\n\x03tag\x18\x02 \x01(\t\"s\n\x13\x45mbedStreamResponse\x12,\n\x08response\x18\x01 \x01(\x0b\x32\x1a.polyseme.v1.EmbedResponse\x12\x0b\n\x03tag\x18\x02 \x01(\t\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"f\n\nWordTarget\x12!\n\x04span\x18\x01 \x01(\x0b\x32\x11.polyseme.v1.SpanH\x00\x12+\n\x04word\x18\x02 \x01(\x0b\x32\x1b.polyseme.v1.WordOccurrenceH\x00\x42\x08\n\x06target\"2\n\x0eWordOccurrence\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\x12\n\noccurrence\x18\x02 \x01(\x05\"D\n\nWordsInput\x12\x0c\n\x04text\x18\x01 \x01(\t\x12(\n\x07targets\x18\x02 \x03(\x0b\x32\x17.polyseme.v1.WordTarget\"\xb3\x02\n\x11\x45mbedWordsRequest\x12\'\n\x06inputs\x18\x01 \x03(\x0b\x32\x17.polyseme.v1.WordsInput\x12\x0e\n\x06layers\x18\x02 \x03(\x05\x12\x34\n\x0fsubword_pooling\x18\x03 \x01(\x0e\x32\x1b.polyseme.v1.SubwordPooling\x12\x16\n\tnormalize\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12-\n\x08\x65ncoding\x18\x05 \x01(\x0e\x32\x1b.polyseme.v1.VectorEncoding\x12\x31\n\ntruncation\x18\x06 \x01(\x0e\x32\x1d.polyseme.v1.TruncationPolicy\x12\'\n\x08priority\x18\x07 \x01(\x0e\x32\x15.polyseme.v1.PriorityB\x0c\n\n_normalize\"s\n\rWordEmbedding\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\x1f\n\x04span\x18\x02 \x01(\x0b\x32\x11.polyseme.v1.Span\x12#\n\x06vector\x18\x03 \x01(\x0b\x32\x13.polyseme.v1.Vector\x12\x0e\n\x06tokens\x18\x04 \x01(\x05\"a\n\x0bWordsResult\x12)\n\x05words\x18\x01 \x03(\x0b\x32\x1a.polyseme.v1.WordEmbedding\x12\'\n\x06tokens\x18\x02 \x01(\x0b\x32\x17.polyseme.v1.TokenCount\"\xa8\x01\n\x12\x45mbedWordsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.polyseme.v1.WordsResult\x12\x0e\n\x06layers\x18\x02 \x03(\x05\x12\x32\n\x0b\x66ingerprint\x18\x03 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12#\n\x06timing\x18\x04 \x01(\x0b\x32\x13.polyseme.v1.Timing\"\xb6\x01\n\x12\x45mbedTokensRequest\x12\x0e\n\x06inputs\x18\x01 \x03(\t\x12\x0e\n\x06layers\x18\x02 \x03(\x05\x12\x16\n\tnormalize\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x31\n\ntruncation\x18\x04 \x01(\x0e\x32\x1d.polyseme.v1.TruncationPolicy\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.polyseme.v1.PriorityB\x0c\n\n_normalize\"\x7f\n\x0cTokensResult\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.polyseme.v1.Token\x12#\n\x06states\x18\x02 \x01(\x0b\x32\x13.polyseme.v1.Matrix\x12&\n\x05\x63ount\x18\x03 \x01(\x0b\x32\x17.polyseme.v1.TokenCount\"\xaa\x01\n\x13\x45mbedTokensResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.polyseme.v1.TokensResult\x12\x0e\n\x06layers\x18\x02 \x03(\x05\x12\x32\n\x0b\x66ingerprint\x18\x03 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12#\n\x06timing\x18\x04 \x01(\x0b\x32\x13.polyseme.v1.Timing\"\xb0\x01\n\x11SimilarityRequest\x12\x0c\n\x04left\x18\x01 \x03(\t\x12\r\n\x05right\x18\x02 \x03(\t\x12)\n\x04mode\x18\x03 \x01(\x0e\x32\x1b.polyseme.v1.SimilarityMode\x12*\n\x07options\x18\x04 \x01(\x0b\x32\x19.polyseme.v1.EmbedOptions\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.polyseme.v1.Priority\"\x98\x01\n\x12SimilarityResponse\x12)\n\x0csimilarities\x18\x01 \x01(\x0b\x32\x13.polyseme.v1.Matrix\x12\x32\n\x0b\x66ingerprint\x18\x02 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12#\n\x06timing\x18\x03 \x01(\x0b\x32\x13.polyseme.v1.Timing\"Q\n\x0fTokenizeRequest\x12\x0e\n\x06inputs\x18\x01 \x03(\t\x12\x1b\n\x0especial_tokens\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\x11\n\x0f_special_tokens\"S\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x1f\n\x04span\x18\x03 \x01(\x0b\x32\x11.polyseme.v1.Span\x12\x0f\n\x07special\x18\x04 \x01(\x08\"4\n\x0eTokenizeResult\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.polyseme.v1.Token\"Z\n\x10TokenizeResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.polyseme.v1.TokenizeResult\x12\x18\n\x10tokenizer_sha256\x18\x02 \x01(\t\"W\n\x11\x44\x65tokenizeRequest\x12%\n\x06inputs\x18\x01 \x03(\x0b\x32\x15.polyseme.v1.TokenIds\x12\x1b\n\x13keep_special_tokens\x18\x02 \x01(\x08\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"#\n\x12\x44\x65tokenizeResponse\x12\r\n\x05texts\x18\x01 \x03(\t*\x80\x01\n\x0eSubwordPooling\x12\x1f\n\x1bSUBWORD_POOLING_UNSPECIFIED\x10\x00\x12\x18\n\x14SUBWORD_POOLING_MEAN\x10\x01\x12\x19\n\x15SUBWORD_POOLING_FIRST\x10\x02\x12\x18\n\x14SUBWORD_POOLING_LAST\x10\x03*h\n\x0eSimilarityMode\x12\x1f\n\x1bSIMILARITY_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15SIMILARITY_MODE_PAIRS\x10\x01\x12\x1a\n\x16SIMILARITY_MODE_MATRIX\x10\x02\x32\xae\x04\n\x0e\x45ncoderService\x12>\n\x05\x45mbed\x12\x19.polyseme.v1.EmbedRequest\x1a\x1a.polyseme.v1.EmbedResponse\x12T\n\x0b\x45mbedStream\x12\x1f.polyseme.v1.EmbedStreamRequest\x1a .polyseme.v1.EmbedStreamResponse(\x01\x30\x01\x12M\n\nEmbedWords\x12\x1e.polyseme.v1.EmbedWordsRequest\x1a\x1f.polyseme.v1.EmbedWordsResponse\x12P\n\x0b\x45mbedTokens\x12\x1f.polyseme.v1.EmbedTokensRequest\x1a .polyseme.v1.EmbedTokensResponse\x12M\n\nSimilarity\x12\x1e.polyseme.v1.SimilarityRequest\x1a\x1f.polyseme.v1.SimilarityResponse\x12G\n\x08Tokenize\x12\x1c.polyseme.v1.TokenizeRequest\x1a\x1d.polyseme.v1.TokenizeResponse\x12M\n\nDetokenize\x12\x1e.polyseme.v1.DetokenizeRequest\x1a\x1f.polyseme.v1.DetokenizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19polyseme/v1/encoder.proto\x12\x0bpolyseme.v1\x1a\x17google/rpc/status.proto\x1a\x18polyseme/v1/common.proto\"\x8b\x02\n\x0c\x45mbedOptions\x12%\n\x07pooling\x18\x01 \x01(\x0e\x32\x14.polyseme.v1.Pooling\x12\x12\n\ndimensions\x18\x02 \x01(\x05\x12\x16\n\tnormalize\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12\x15\n\x0bprompt_name\x18\x04 \x01(\tH\x00\x12\x10\n\x06prompt\x18\x05 \x01(\tH\x00\x12-\n\x08\x65ncoding\x18\x06 \x01(\x0e\x32\x1b.polyseme.v1.VectorEncoding\x12\x31\n\ntruncation\x18\x07 \x01(\x0e\x32\x1d.polyseme.v1.TruncationPolicyB\x0f\n\rprompt_choiceB\x0c\n\n_normalize\"\x8c\x01\n\x0c\x45mbedRequest\x12\x0e\n\x06inputs\x18\x01 \x03(\t\x12*\n\x07options\x18\x02 \x01(\x0b\x32\x19.polyseme.v1.EmbedOptions\x12\'\n\x08priority\x18\x03 \x01(\x0e\x32\x15.polyseme.v1.Priority\x12\x17\n\x0fpartial_success\x18\x04 \x01(\x08\"|\n\tEmbedding\x12#\n\x06vector\x18\x01 \x01(\x0b\x32\x13.polyseme.v1.Vector\x12\'\n\x06tokens\x18\x02 \x01(\x0b\x32\x17.polyseme.v1.TokenCount\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"\x94\x01\n\rEmbedResponse\x12*\n\nembeddings\x18\x01 \x03(\x0b\x32\x16.polyseme.v1.Embedding\x12\x32\n\x0b\x66ingerprint\x18\x02 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12#\n\x06timing\x18\x03 \x01(\x0b\x32\x13.polyseme.v1.Timing\"M\n\x12\x45mbedStreamRequest\x12*\n\x07request\x18\x01 \x01(\x0b\x32\x19.polyseme.v1.EmbedRequest\x12\x0b\n\x03tag\x18\x02 \x01(\t\"s\n\x13\x45mbedStreamResponse\x12,\n\x08response\x18\x01 \x01(\x0b\x32\x1a.polyseme.v1.EmbedResponse\x12\x0b\n\x03tag\x18\x02 \x01(\t\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.Status\"f\n\nWordTarget\x12!\n\x04span\x18\x01 \x01(\x0b\x32\x11.polyseme.v1.SpanH\x00\x12+\n\x04word\x18\x02 \x01(\x0b\x32\x1b.polyseme.v1.WordOccurrenceH\x00\x42\x08\n\x06target\"2\n\x0eWordOccurrence\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\x12\n\noccurrence\x18\x02 \x01(\x05\"D\n\nWordsInput\x12\x0c\n\x04text\x18\x01 \x01(\t\x12(\n\x07targets\x18\x02 \x03(\x0b\x32\x17.polyseme.v1.WordTarget\"\xda\x02\n\x11\x45mbedWordsRequest\x12\'\n\x06inputs\x18\x01 \x03(\x0b\x32\x17.polyseme.v1.WordsInput\x12\x0e\n\x06layers\x18\x02 \x03(\x05\x12\x34\n\x0fsubword_pooling\x18\x03 \x01(\x0e\x32\x1b.polyseme.v1.SubwordPooling\x12\x16\n\tnormalize\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12-\n\x08\x65ncoding\x18\x05 \x01(\x0e\x32\x1b.polyseme.v1.VectorEncoding\x12\x31\n\ntruncation\x18\x06 \x01(\x0e\x32\x1d.polyseme.v1.TruncationPolicy\x12\'\n\x08priority\x18\x07 \x01(\x0e\x32\x15.polyseme.v1.Priority\x12%\n\x05space\x18\x08 \x01(\x0e\x32\x16.polyseme.v1.WordSpaceB\x0c\n\n_normalize\"s\n\rWordEmbedding\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\x1f\n\x04span\x18\x02 \x01(\x0b\x32\x11.polyseme.v1.Span\x12#\n\x06vector\x18\x03 \x01(\x0b\x32\x13.polyseme.v1.Vector\x12\x0e\n\x06tokens\x18\x04 \x01(\x05\"a\n\x0bWordsResult\x12)\n\x05words\x18\x01 \x03(\x0b\x32\x1a.polyseme.v1.WordEmbedding\x12\'\n\x06tokens\x18\x02 \x01(\x0b\x32\x17.polyseme.v1.TokenCount\"\xcf\x01\n\x12\x45mbedWordsResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.polyseme.v1.WordsResult\x12\x0e\n\x06layers\x18\x02 \x03(\x05\x12\x32\n\x0b\x66ingerprint\x18\x03 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12#\n\x06timing\x18\x04 \x01(\x0b\x32\x13.polyseme.v1.Timing\x12%\n\x05space\x18\x05 \x01(\x0e\x32\x16.polyseme.v1.WordSpace\"\xb6\x01\n\x12\x45mbedTokensRequest\x12\x0e\n\x06inputs\x18\x01 \x03(\t\x12\x0e\n\x06layers\x18\x02 \x03(\x05\x12\x16\n\tnormalize\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x31\n\ntruncation\x18\x04 \x01(\x0e\x32\x1d.polyseme.v1.TruncationPolicy\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.polyseme.v1.PriorityB\x0c\n\n_normalize\"\x7f\n\x0cTokensResult\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.polyseme.v1.Token\x12#\n\x06states\x18\x02 \x01(\x0b\x32\x13.polyseme.v1.Matrix\x12&\n\x05\x63ount\x18\x03 \x01(\x0b\x32\x17.polyseme.v1.TokenCount\"\xaa\x01\n\x13\x45mbedTokensResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.polyseme.v1.TokensResult\x12\x0e\n\x06layers\x18\x02 \x03(\x05\x12\x32\n\x0b\x66ingerprint\x18\x03 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12#\n\x06timing\x18\x04 \x01(\x0b\x32\x13.polyseme.v1.Timing\"\xb0\x01\n\x11SimilarityRequest\x12\x0c\n\x04left\x18\x01 \x03(\t\x12\r\n\x05right\x18\x02 \x03(\t\x12)\n\x04mode\x18\x03 \x01(\x0e\x32\x1b.polyseme.v1.SimilarityMode\x12*\n\x07options\x18\x04 \x01(\x0b\x32\x19.polyseme.v1.EmbedOptions\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.polyseme.v1.Priority\"\x98\x01\n\x12SimilarityResponse\x12)\n\x0csimilarities\x18\x01 \x01(\x0b\x32\x13.polyseme.v1.Matrix\x12\x32\n\x0b\x66ingerprint\x18\x02 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12#\n\x06timing\x18\x03 \x01(\x0b\x32\x13.polyseme.v1.Timing\"Q\n\x0fTokenizeRequest\x12\x0e\n\x06inputs\x18\x01 \x03(\t\x12\x1b\n\x0especial_tokens\x18\x02 \x01(\x08H\x00\x88\x01\x01\x42\x11\n\x0f_special_tokens\"S\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x1f\n\x04span\x18\x03 \x01(\x0b\x32\x11.polyseme.v1.Span\x12\x0f\n\x07special\x18\x04 \x01(\x08\"4\n\x0eTokenizeResult\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.polyseme.v1.Token\"Z\n\x10TokenizeResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.polyseme.v1.TokenizeResult\x12\x18\n\x10tokenizer_sha256\x18\x02 \x01(\t\"W\n\x11\x44\x65tokenizeRequest\x12%\n\x06inputs\x18\x01 \x03(\x0b\x32\x15.polyseme.v1.TokenIds\x12\x1b\n\x13keep_special_tokens\x18\x02 \x01(\x08\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\x05\"#\n\x12\x44\x65tokenizeResponse\x12\r\n\x05texts\x18\x01 \x03(\t*\x80\x01\n\x0eSubwordPooling\x12\x1f\n\x1bSUBWORD_POOLING_UNSPECIFIED\x10\x00\x12\x18\n\x14SUBWORD_POOLING_MEAN\x10\x01\x12\x19\n\x15SUBWORD_POOLING_FIRST\x10\x02\x12\x18\n\x14SUBWORD_POOLING_LAST\x10\x03*U\n\tWordSpace\x12\x1a\n\x16WORD_SPACE_UNSPECIFIED\x10\x00\x12\x16\n\x12WORD_SPACE_CONTEXT\x10\x01\x12\x14\n\x10WORD_SPACE_SENSE\x10\x02*h\n\x0eSimilarityMode\x12\x1f\n\x1bSIMILARITY_MODE_UNSPECIFIED\x10\x00\x12\x19\n\x15SIMILARITY_MODE_PAIRS\x10\x01\x12\x1a\n\x16SIMILARITY_MODE_MATRIX\x10\x02\x32\xae\x04\n\x0e\x45ncoderService\x12>\n\x05\x45mbed\x12\x19.polyseme.v1.EmbedRequest\x1a\x1a.polyseme.v1.EmbedResponse\x12T\n\x0b\x45mbedStream\x12\x1f.polyseme.v1.EmbedStreamRequest\x1a .polyseme.v1.EmbedStreamResponse(\x01\x30\x01\x12M\n\nEmbedWords\x12\x1e.polyseme.v1.EmbedWordsRequest\x1a\x1f.polyseme.v1.EmbedWordsResponse\x12P\n\x0b\x45mbedTokens\x12\x1f.polyseme.v1.EmbedTokensRequest\x1a .polyseme.v1.EmbedTokensResponse\x12M\n\nSimilarity\x12\x1e.polyseme.v1.SimilarityRequest\x1a\x1f.polyseme.v1.SimilarityResponse\x12G\n\x08Tokenize\x12\x1c.polyseme.v1.TokenizeRequest\x1a\x1d.polyseme.v1.TokenizeResponse\x12M\n\nDetokenize\x12\x1e.polyseme.v1.DetokenizeRequest\x1a\x1f.polyseme.v1.DetokenizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polyseme.v1.encoder_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUBWORDPOOLING']._serialized_start=3189
-  _globals['_SUBWORDPOOLING']._serialized_end=3317
-  _globals['_SIMILARITYMODE']._serialized_start=3319
-  _globals['_SIMILARITYMODE']._serialized_end=3423
+  _globals['_SUBWORDPOOLING']._serialized_start=3267
+  _globals['_SUBWORDPOOLING']._serialized_end=3395
+  _globals['_WORDSPACE']._serialized_start=3397
+  _globals['_WORDSPACE']._serialized_end=3482
+  _globals['_SIMILARITYMODE']._serialized_start=3484
+  _globals['_SIMILARITYMODE']._serialized_end=3588
   _globals['_EMBEDOPTIONS']._serialized_start=94
   _globals['_EMBEDOPTIONS']._serialized_end=361
   _globals['_EMBEDREQUEST']._serialized_start=364
@@ -56,37 +58,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORDSINPUT']._serialized_start=1135
   _globals['_WORDSINPUT']._serialized_end=1203
   _globals['_EMBEDWORDSREQUEST']._serialized_start=1206
-  _globals['_EMBEDWORDSREQUEST']._serialized_end=1513
-  _globals['_WORDEMBEDDING']._serialized_start=1515
-  _globals['_WORDEMBEDDING']._serialized_end=1630
-  _globals['_WORDSRESULT']._serialized_start=1632
-  _globals['_WORDSRESULT']._serialized_end=1729
-  _globals['_EMBEDWORDSRESPONSE']._serialized_start=1732
-  _globals['_EMBEDWORDSRESPONSE']._serialized_end=1900
-  _globals['_EMBEDTOKENSREQUEST']._serialized_start=1903
-  _globals['_EMBEDTOKENSREQUEST']._serialized_end=2085
-  _globals['_TOKENSRESULT']._serialized_start=2087
-  _globals['_TOKENSRESULT']._serialized_end=2214
-  _globals['_EMBEDTOKENSRESPONSE']._serialized_start=2217
-  _globals['_EMBEDTOKENSRESPONSE']._serialized_end=2387
-  _globals['_SIMILARITYREQUEST']._serialized_start=2390
-  _globals['_SIMILARITYREQUEST']._serialized_end=2566
-  _globals['_SIMILARITYRESPONSE']._serialized_start=2569
-  _globals['_SIMILARITYRESPONSE']._serialized_end=2721
-  _globals['_TOKENIZEREQUEST']._serialized_start=2723
-  _globals['_TOKENIZEREQUEST']._serialized_end=2804
-  _globals['_TOKEN']._serialized_start=2806
-  _globals['_TOKEN']._serialized_end=2889
-  _globals['_TOKENIZERESULT']._serialized_start=2891
-  _globals['_TOKENIZERESULT']._serialized_end=2943
-  _globals['_TOKENIZERESPONSE']._serialized_start=2945
-  _globals['_TOKENIZERESPONSE']._serialized_end=3035
-  _globals['_DETOKENIZEREQUEST']._serialized_start=3037
-  _globals['_DETOKENIZEREQUEST']._serialized_end=3124
-  _globals['_TOKENIDS']._serialized_start=3126
-  _globals['_TOKENIDS']._serialized_end=3149
-  _globals['_DETOKENIZERESPONSE']._serialized_start=3151
-  _globals['_DETOKENIZERESPONSE']._serialized_end=3186
-  _globals['_ENCODERSERVICE']._serialized_start=3426
-  _globals['_ENCODERSERVICE']._serialized_end=3984
+  _globals['_EMBEDWORDSREQUEST']._serialized_end=1552
+  _globals['_WORDEMBEDDING']._serialized_start=1554
+  _globals['_WORDEMBEDDING']._serialized_end=1669
+  _globals['_WORDSRESULT']._serialized_start=1671
+  _globals['_WORDSRESULT']._serialized_end=1768
+  _globals['_EMBEDWORDSRESPONSE']._serialized_start=1771
+  _globals['_EMBEDWORDSRESPONSE']._serialized_end=1978
+  _globals['_EMBEDTOKENSREQUEST']._serialized_start=1981
+  _globals['_EMBEDTOKENSREQUEST']._serialized_end=2163
+  _globals['_TOKENSRESULT']._serialized_start=2165
+  _globals['_TOKENSRESULT']._serialized_end=2292
+  _globals['_EMBEDTOKENSRESPONSE']._serialized_start=2295
+  _globals['_EMBEDTOKENSRESPONSE']._serialized_end=2465
+  _globals['_SIMILARITYREQUEST']._serialized_start=2468
+  _globals['_SIMILARITYREQUEST']._serialized_end=2644
+  _globals['_SIMILARITYRESPONSE']._serialized_start=2647
+  _globals['_SIMILARITYRESPONSE']._serialized_end=2799
+  _globals['_TOKENIZEREQUEST']._serialized_start=2801
+  _globals['_TOKENIZEREQUEST']._serialized_end=2882
+  _globals['_TOKEN']._serialized_start=2884
+  _globals['_TOKEN']._serialized_end=2967
+  _globals['_TOKENIZERESULT']._serialized_start=2969
+  _globals['_TOKENIZERESULT']._serialized_end=3021
+  _globals['_TOKENIZERESPONSE']._serialized_start=3023
+  _globals['_TOKENIZERESPONSE']._serialized_end=3113
+  _globals['_DETOKENIZEREQUEST']._serialized_start=3115
+  _globals['_DETOKENIZEREQUEST']._serialized_end=3202
+  _globals['_TOKENIDS']._serialized_start=3204
+  _globals['_TOKENIDS']._serialized_end=3227
+  _globals['_DETOKENIZERESPONSE']._serialized_start=3229
+  _globals['_DETOKENIZERESPONSE']._serialized_end=3264
+  _globals['_ENCODERSERVICE']._serialized_start=3591
+  _globals['_ENCODERSERVICE']._serialized_end=4149
 # @@protoc_insertion_point(module_scope)

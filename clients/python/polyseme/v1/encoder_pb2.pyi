@@ -49,6 +49,36 @@ SUBWORD_POOLING_LAST: SubwordPooling.ValueType  # 3
 """The last one's."""
 Global___SubwordPooling: _TypeAlias = SubwordPooling  # noqa: Y015
 
+class _WordSpace:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WordSpaceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WordSpace.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WORD_SPACE_UNSPECIFIED: _WordSpace.ValueType  # 0
+    """The server's choice: CONTEXT."""
+    WORD_SPACE_CONTEXT: _WordSpace.ValueType  # 1
+    """The word's states in its context, the mean of the layers."""
+    WORD_SPACE_SENSE: _WordSpace.ValueType  # 2
+    """What senses are told by: the mean of the layers that tell senses best, whitened if the model has
+    a whitening, and beside it the vector of the whole text, each half of the length. Twice as long.
+    `layers` must be empty, `normalize` not false.
+    """
+
+class WordSpace(_WordSpace, metaclass=_WordSpaceEnumTypeWrapper):
+    """What a word's vector is made of."""
+
+WORD_SPACE_UNSPECIFIED: WordSpace.ValueType  # 0
+"""The server's choice: CONTEXT."""
+WORD_SPACE_CONTEXT: WordSpace.ValueType  # 1
+"""The word's states in its context, the mean of the layers."""
+WORD_SPACE_SENSE: WordSpace.ValueType  # 2
+"""What senses are told by: the mean of the layers that tell senses best, whitened if the model has
+a whitening, and beside it the vector of the whole text, each half of the length. Twice as long.
+`layers` must be empty, `normalize` not false.
+"""
+Global___WordSpace: _TypeAlias = WordSpace  # noqa: Y015
+
 class _SimilarityMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -397,6 +427,7 @@ class EmbedWordsRequest(_message.Message):
     ENCODING_FIELD_NUMBER: _builtins.int
     TRUNCATION_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    SPACE_FIELD_NUMBER: _builtins.int
     subword_pooling: Global___SubwordPooling.ValueType
     """How sub-words are joined."""
     normalize: _builtins.bool
@@ -407,6 +438,8 @@ class EmbedWordsRequest(_message.Message):
     """ERROR (default), HEAD or TAIL; WINDOWS takes each word from the window that shows most of its context."""
     priority: _common_pb2.Priority.ValueType
     """Which lane."""
+    space: Global___WordSpace.ValueType
+    """What a word's vector is made of. Default: CONTEXT."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___WordsInput]:
         """The texts and their words."""
@@ -425,10 +458,11 @@ class EmbedWordsRequest(_message.Message):
         encoding: _common_pb2.VectorEncoding.ValueType = ...,
         truncation: _common_pb2.TruncationPolicy.ValueType = ...,
         priority: _common_pb2.Priority.ValueType = ...,
+        space: Global___WordSpace.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_normalize", b"_normalize", "normalize", b"normalize"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_normalize", b"_normalize", "encoding", b"encoding", "inputs", b"inputs", "layers", b"layers", "normalize", b"normalize", "priority", b"priority", "subword_pooling", b"subword_pooling", "truncation", b"truncation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_normalize", b"_normalize", "encoding", b"encoding", "inputs", b"inputs", "layers", b"layers", "normalize", b"normalize", "priority", b"priority", "space", b"space", "subword_pooling", b"subword_pooling", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__normalize: _TypeAlias = _typing.Literal["normalize"]  # noqa: Y015
     _WhichOneofArgType__normalize: _TypeAlias = _typing.Literal["_normalize", b"_normalize"]  # noqa: Y015
@@ -514,6 +548,9 @@ class EmbedWordsResponse(_message.Message):
     LAYERS_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    SPACE_FIELD_NUMBER: _builtins.int
+    space: Global___WordSpace.ValueType
+    """What the vectors are made of."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___WordsResult]:
         """In the order of the inputs."""
@@ -537,10 +574,11 @@ class EmbedWordsResponse(_message.Message):
         layers: _abc.Iterable[_builtins.int] | None = ...,
         fingerprint: _common_pb2.ModelFingerprint | None = ...,
         timing: _common_pb2.Timing | None = ...,
+        space: Global___WordSpace.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "layers", b"layers", "results", b"results", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "layers", b"layers", "results", b"results", "space", b"space", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

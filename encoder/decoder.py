@@ -8,7 +8,7 @@ W width, H heads, D head width, V vocabulary.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -164,7 +164,8 @@ class Decoder(nn.Module):
 
     def keys_values(self, memory: Tensor) -> tuple[KeysValues, ...]:
         """What each layer's cross-attention makes of the source's states (B, T, W)."""
-        return tuple(layer.cross_attention.keys_values(memory) for layer in self.layers)
+        crossing = [cast(CrossAttention, layer.cross_attention) for layer in self.layers]
+        return tuple(attention.keys_values(memory) for attention in crossing)
 
     def step(
         self,

@@ -5,6 +5,7 @@ Letters in the shape comments: B batch, T tokens, W width, H heads, D head width
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,11 @@ from torch.nn import functional as F
 
 from encoder.config import Activation, EncoderConfig, Layout, Pooling
 
-_ACTIVATIONS = {Activation.GELU: F.gelu, Activation.SILU: F.silu, Activation.RELU: F.relu}
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    Activation.GELU: F.gelu,
+    Activation.SILU: F.silu,
+    Activation.RELU: F.relu,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """The decoder: what it may see, and that its ways of computing agree."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -77,7 +79,7 @@ def test_reading_in_steps_with_a_cache_equals_reading_at_once(layout, cuts):
     with torch.inference_mode():
         whole = decoder(ids, memory, mask, explain=True)
         source, past, states, weights = decoder.keys_values(memory), (), [], []
-        for begin, end in zip(bounds, bounds[1:], strict=False):
+        for begin, end in pairwise(bounds):
             part = decoder.step(ids[:, begin:end], source, mask, past, explain=True)
             past = part.past
             states.append(part.states)

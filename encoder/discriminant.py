@@ -28,7 +28,7 @@ class LinearClassifier:
     bias: Matrix  # (classes,)
 
     def scores(self, vectors: Matrix) -> Matrix:
-        """(n, classes) for vectors (n, width); only their differences within a row mean anything."""
+        """(n, classes) for vectors (n, width); only differences within a row mean anything."""
         return np.asarray(vectors @ self.weights.T + self.bias)
 
     def predict(self, vectors: Matrix) -> Classes:
@@ -169,12 +169,14 @@ class _Examples:
     def priors(self, even: bool) -> Matrix:
         """Logarithms of the classes' frequencies."""
         size = len(self.classes)
-        return np.log(np.full(size, 1 / size) if even else self.counts / self.counts.sum())
+        return np.asarray(
+            np.log(np.full(size, 1 / size) if even else self.counts / self.counts.sum())
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class _Covariance:
-    """(1 - share) * scatter.T @ scatter / n + share * scale * I, never written out if n is small."""
+    """(1 - share) * scatter.T @ scatter / n + share * scale * I; not written out if n is small."""
 
     scatter: Matrix
     share: float

@@ -23,8 +23,11 @@ from encoder.manifest import (
     verify,
     weights_path,
 )
+from encoder.sense_space import read_space
 from encoder.session import Device, DeviceMissing, Session
 from encoder.tokenizer import Tokenizer, Window
+from encoder.vectors import finish, normalize, pool
+from encoder.words import SubwordPooling
 
 __all__ = [
     "DeviceMissing",
@@ -120,6 +123,7 @@ class Encoder:
         self.prompts: Mapping[str, str] = dict(manifest.prompts)
         self.dimensions_choices = manifest.dimensions_choices or (manifest.width,)
         self.word_layers = manifest.word_layers
+        self.sense_space = read_space(directory, manifest)
         self.precision = precision
         self.graphs = graphs_of(manifest, precision)
         self.tokenizer = Tokenizer(directory / "tokenizer.json")
@@ -175,6 +179,20 @@ class Encoder:
             prompt=prompt,
             dimensions=dimensions or self.width,
             normalized=self.normalized if normalized is None else normalized,
+            numeric_class=str(self.precision),
+        )
+
+    def sense_fingerprint(self, subword_pooling: SubwordPooling) -> Fingerprint:
+        """The identity of words' vectors in the model's sense space."""
+        return Fingerprint(
+            model=self.name,
+            weights_sha256=self.weights_sha256,
+            tokenizer_sha256=self.tokenizer.sha256,
+            pooling=f"{self.sense_space.name}, sub-words by {subword_pooling}, "
+            f"beside texts by {self.pooling}",
+            prompt="",
+            dimensions=self.sense_space.dimensions(self.states_width),
+            normalized=True,
             numeric_class=str(self.precision),
         )
 
@@ -296,32 +314,3 @@ def padded(windows: Sequence[Window], pad_id: int) -> dict[str, NDArray[np.int64
         ids[row, : len(window.ids)] = window.ids
         mask[row, : len(window.ids)] = 1
     return {"ids": ids, "mask": mask}
-
-
-def pool(states: NDArray[np.float32], pooling: Pooling) -> NDArray[np.float32]:
-    """One vector (width,) of a window's token states (tokens, width)."""
-    match pooling:
-        case Pooling.MEAN:
-            vector = states.mean(axis=0)
-        case Pooling.CLS:
-            vector = states[0]
-        case Pooling.MAX:
-            vector = states.max(axis=0)
-    return np.ascontiguousarray(vector, dtype=np.float32)
-
-
-def normalize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale each row to length 1; a row of zeros stays as it is."""
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1), dtype=np.float32)
-
-
-def finish(vectors: NDArray[np.float32], dimensions: int, normalized: bool) -> NDArray[np.float32]:
-    """The first `dimensions` values of each row (Matryoshka), scaled to length 1 if `normalized`.
-
-    Raises ValueError if the rows are shorter than that.
-    """
-    if not 1 <= dimensions <= vectors.shape[-1]:
-        raise ValueError(f"dimensions {dimensions} is not in 1 to {vectors.shape[-1]}")
-    cut = np.ascontiguousarray(vectors[..., :dimensions])
-    return normalize(cut) if normalized else cut

@@ -1,6 +1,6 @@
 """Words in a text as spans, and the vectors of words from the vectors of tokens. Pure functions."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -86,6 +86,16 @@ def find_word(text: str, word: str, occurrence: int = 0) -> Span:
         found += whole
         at = text.find(word, at + (len(word) if whole else 1))
     raise WordNotFound(word, occurrence, found)
+
+
+def find_any_case(text: str, words: Collection[str]) -> Span | None:
+    """The first place where one of `words` stands in `text` as a whole word, case ignored.
+
+    The first of all places, whichever word it is; of two that begin there, the longer.
+    """
+    # w: word boundaries of Unicode; f: full case folding, so that STRASSE finds Straße.
+    match = regex.search(r"(?wif)\b\L<words>\b", text, words=list(words))
+    return None if match is None else span_at(text, match.start(), match.end())
 
 
 def span_at(text: str, start: int, end: int) -> Span:

@@ -30,6 +30,8 @@ from polyseme.v1 import (
     language_model_pb2_grpc,
     search_pb2,
     search_pb2_grpc,
+    sense_pb2,
+    sense_pb2_grpc,
 )
 from server.admission import Admission
 from server.auth import ApiKeys
@@ -48,6 +50,7 @@ from server.services.document import DocumentService
 from server.services.encoder import EncoderService
 from server.services.language_model import LanguageModelService
 from server.services.search import SearchService
+from server.services.sense import SenseService
 from server.settings import Settings
 from server.storage import store_settings
 
@@ -58,6 +61,7 @@ SERVICES: tuple[str, ...] = tuple(
         compare_pb2,
         attention_pb2,
         language_model_pb2,
+        sense_pb2,
         collection_pb2,
         document_pb2,
         search_pb2,
@@ -228,6 +232,7 @@ class Application:
                 language_model_pb2_grpc.add_LanguageModelServiceServicer_to_server,
                 LanguageModelService(embedder, settings),
             ),
+            (sense_pb2_grpc.add_SenseServiceServicer_to_server, SenseService(embedder, settings)),
             (
                 collection_pb2_grpc.add_CollectionServiceServicer_to_server,
                 CollectionService(*data),

@@ -178,20 +178,74 @@ class Embedder:
         """
         tokenized = await self.tokenize([text for text, _ in inputs], truncation)
         refuse_long(tokenized.texts, truncation, self.encoder.tokens_max)
+        return await self._words_of_tokenized(
+            tokenized,
+            [spans for _, spans in inputs],
+            layers=layers,
+            reduce_of=lambda runs: partial(_word_vectors, runs, subword_pooling, normalized),
+            fingerprint=self._fingerprint_of(f"words by {subword_pooling}", layers, normalized),
+            lane=lane,
+        )
+
+    async def sense_words(
+        self,
+        inputs: Sequence[tuple[str, Sequence[Span]]],
+        *,
+        subword_pooling: SubwordPooling,
+        truncation: Truncation,
+        lane: Lane,
+    ) -> EmbeddedWords:
+        """As `words`, in the model's sense space."""
+        tokenized = await self.tokenize([text for text, _ in inputs], truncation)
+        refuse_long(tokenized.texts, truncation, self.encoder.tokens_max)
+        spans = [spans for _, spans in inputs]
+        return await self.sense_words_tokenized(
+            tokenized, spans, subword_pooling=subword_pooling, lane=lane
+        )
+
+    async def sense_words_tokenized(
+        self,
+        tokenized: Tokenized,
+        spans: Sequence[Sequence[Span]],
+        *,
+        subword_pooling: SubwordPooling = SubwordPooling.MEAN,
+        lane: Lane,
+    ) -> EmbeddedWords:
+        """The same for texts that were tokenized, with the spans wanted from each."""
+        space, pooling = self.encoder.sense_space, self.encoder.pooling
+        embedded = await self._words_of_tokenized(
+            tokenized,
+            spans,
+            layers=space.states_needed,
+            reduce_of=lambda runs: partial(
+                space.vectors, words=runs, subword_pooling=subword_pooling, pooling=pooling
+            ),
+            fingerprint=self.encoder.sense_fingerprint(subword_pooling),
+            lane=lane,
+        )
+        return replace(embedded, layers=space.layers)
+
+    async def _words_of_tokenized(
+        self,
+        tokenized: Tokenized,
+        wanted: Sequence[Sequence[Span]],
+        *,
+        layers: Layers,
+        reduce_of: Callable[[Sequence[slice]], Reduce],
+        fingerprint: Fingerprint,
+        lane: Lane,
+    ) -> EmbeddedWords:
+        """reduce_of: what makes of a window's states the vectors of the words at these tokens"""
         places, works = [], []
-        for text, (_, spans) in zip(tokenized.texts, inputs, strict=True):
+        for text, spans in zip(tokenized.texts, wanted, strict=True):
             found = places_of(text, spans)
             places.append(found)
-            for window, slices in found.slices.items():
-                reduce = partial(_word_vectors, slices, subword_pooling, normalized)
-                works.append(Work(text.windows[window], reduce))
+            for window, runs in found.slices.items():
+                works.append(Work(text.windows[window], reduce_of(runs)))
         computed = await self._submit(works, tokenized, layers, lane)
         results = iter(computed.results)
         return EmbeddedWords(
-            [
-                _words_of(found, spans, results)
-                for found, (_, spans) in zip(places, inputs, strict=True)
-            ],
+            [_words_of(found, spans, results) for found, spans in zip(places, wanted, strict=True)],
             tokenized.counts,
             layers,
             self._fingerprint_of(f"words by {subword_pooling}", layers, normalized),

@@ -1,6 +1,6 @@
 """What can go wrong with a call, and the one table that says what a caller is told of it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -73,6 +73,19 @@ class ModelLacks(CallRefused):
     def __init__(self, reason: str, problem: str) -> None:
         super().__init__(problem)
         self.reason = reason
+
+
+class InventoryMismatch(CallRefused):
+    """A sense inventory was learnt from vectors that this server does not make."""
+
+    def __init__(self, given: str, expected: str, differences: Sequence[str]) -> None:
+        super().__init__(
+            "the inventory was fitted on other vectors than this server's: "
+            f"{', '.join(differences)}; fit it anew"
+        )
+        self.given = given
+        self.expected = expected
+        self.differences = tuple(differences)
 
 
 class QueueFull(CallRefused):
@@ -298,6 +311,21 @@ def _(error: QueueTooSlow) -> Answer:
         message=str(error),
         metadata={"waiting": str(error.waiting), "needed_s": f"{error.needed_s:.3f}"},
         details=(retry_info(error.retry_after_s),),
+@row(InventoryMismatch)
+def _(error: InventoryMismatch) -> Answer:
+    return Answer(
+        code=StatusCode.FAILED_PRECONDITION,
+        reason="FINGERPRINT_MISMATCH",
+        message=str(error),
+        metadata={
+            "given": error.given,
+            "expected": error.expected,
+            "differences": "; ".join(error.differences),
+        },
+        details=(resource_info("polyseme.v1.SenseInventory", "inventory"),),
+    )
+
+
     )
 
 

@@ -42,6 +42,11 @@ _SUBWORD_POOLINGS: dict[int, SubwordPooling] = {
     encoder_pb2.SUBWORD_POOLING_FIRST: SubwordPooling.FIRST,
     encoder_pb2.SUBWORD_POOLING_LAST: SubwordPooling.LAST,
 }
+_WORD_SPACES: dict[int, bool] = {
+    encoder_pb2.WORD_SPACE_UNSPECIFIED: False,
+    encoder_pb2.WORD_SPACE_CONTEXT: False,
+    encoder_pb2.WORD_SPACE_SENSE: True,
+}
 _LANES: dict[int, Lane] = {
     common_pb2.PRIORITY_INTERACTIVE: Lane.INTERACTIVE,
     common_pb2.PRIORITY_BULK: Lane.BULK,
@@ -72,6 +77,16 @@ def truncation_from(policy: int, field: str, default: Truncation = Truncation.ER
 
 def subword_pooling_from(pooling: int, field: str = "subword_pooling") -> SubwordPooling:
     return _known(_SUBWORD_POOLINGS, pooling, field)
+
+
+def wants_sense_space(request: encoder_pb2.EmbedWordsRequest) -> bool:
+    """Whether words are wanted in the model's sense space, which has its own layers and length."""
+    wanted = _known(_WORD_SPACES, request.space, "space")
+    if wanted and request.layers:
+        raise RequestInvalid("layers", "the sense space has its own; leave them out")
+    if wanted and request.HasField("normalize") and not request.normalize:
+        raise RequestInvalid("normalize", "vectors of the sense space have length 1")
+    return wanted
 
 
 def encoding_from(encoding: int, field: str) -> int:

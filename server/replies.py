@@ -39,11 +39,11 @@ def embed_reply(
 
 
 def words_reply(
-    inputs: Sequence[encoder_pb2.WordsInput], embedded: EmbeddedWords, encoding: int
+    request: encoder_pb2.EmbedWordsRequest, embedded: EmbeddedWords, encoding: int
 ) -> encoder_pb2.EmbedWordsResponse:
     """Raises RequestInvalid for a target that the model did not read."""
     results = []
-    for index, (given, found) in enumerate(zip(inputs, embedded.words, strict=True)):
+    for index, (given, found) in enumerate(zip(request.inputs, embedded.words, strict=True)):
         if given.targets and None in found:
             field = f"inputs[{index}].targets[{found.index(None)}]"
             problem = "the model does not read this word: it was cut away, or has no tokens"
@@ -59,6 +59,7 @@ def words_reply(
         layers=embedded.layers,
         fingerprint=fingerprint_to(embedded.fingerprint),
         timing=timing_to(embedded.timing),
+        space=request.space or encoder_pb2.WORD_SPACE_CONTEXT,
     )
 
 

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from encoder.manifest import Precision
 from encoder.runtime import Encoder
+from encoder.words import SubwordPooling
 from index.store import Store
 from polyseme.v1 import admin_pb2, admin_pb2_grpc
 from server.admission import Admission
@@ -126,4 +127,9 @@ def model_to(encoder: Encoder, device: str) -> admin_pb2.Model:
             exact=device == "cpu" and encoder.precision in (Precision.FP32, Precision.INT8)
         ),
         device=device,
+        sense_vectors=admin_pb2.SenseVectors(
+            fingerprint=fingerprint_to(encoder.sense_fingerprint(SubwordPooling.MEAN)),
+            layers=encoder.sense_space.layers,
+            whitened=encoder.sense_space.whitening is not None,
+        ),
     )

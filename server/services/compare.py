@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-import regex
 from numpy.typing import NDArray
 
 from encoder.tokenizer import Truncation
-from encoder.words import Span, SubwordPooling, span_at, words
+from encoder.words import Span, SubwordPooling, find_any_case, words
 from polyseme.v1 import compare_pb2, compare_pb2_grpc
 from server.batching import Lane
 from server.comparison import View, view_of
@@ -118,19 +117,12 @@ def spans_of(request: compare_pb2.CompareEmbeddingsRequest) -> list[Span]:
             continue
         if not request.word:
             raise RequestInvalid("word", f"give the word, or a target in inputs[{index}]")
-        span = find_any_case(given.text, request.word)
+        span = find_any_case(given.text, [request.word])
         if span is None:
             problem = f"does not hold the word {request.word!r}"
             raise RequestInvalid(f"inputs[{index}].text", problem)
         spans.append(span)
     return spans
-
-
-def find_any_case(text: str, word: str) -> Span | None:
-    """The first place where `word` stands in `text` as a whole word, case ignored."""
-    # w: word boundaries of Unicode; f: full case folding, so that STRASSE finds Straße.
-    match = regex.search(rf"(?wif)\b{regex.escape(word)}\b", text)
-    return None if match is None else span_at(text, match.start(), match.end())
 
 
 def view_to(kind: compare_pb2.ComparisonKind.ValueType, view: View) -> compare_pb2.ComparisonView:

@@ -1,6 +1,6 @@
 """Texts, words and tokens to vectors."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ from encoder.words import Span, words
 from polyseme.v1 import encoder_pb2, encoder_pb2_grpc
 from server.batching import Lane
 from server.call import request_id
-from server.embedder import Embedder
+from server.embedder import EmbeddedWords, Embedder
 from server.errors import (
     CallRefused,
     LimitExceeded,
@@ -32,6 +32,7 @@ from server.messages import (
     target_from,
     timing_to,
     truncation_from,
+    wants_sense_space,
 )
 from server.partial import embed_each
 from server.replies import embed_reply, states_reply, tokenize_reply, words_reply
@@ -77,23 +78,39 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         self, request: encoder_pb2.EmbedWordsRequest, context: object
     ) -> encoder_pb2.EmbedWordsResponse:
         self._check_words_inputs(request.inputs)
-        layers = layers_from(request.layers, self._encoder, self._encoder.word_layers)
         encoding = encoding_from(request.encoding, "encoding")
+        embed = self._words_embedding(request)
         characters = sum(len(given.text) for given in request.inputs)
         inputs = await self._embedder.aside(
             partial(wanted_words, request.inputs, self._settings.spans_max), characters
         )
         with naming(inputs_text_name):
-            embedded = await self._embedder.words(
-                inputs,
-                layers=layers,
-                subword_pooling=subword_pooling_from(request.subword_pooling),
-                normalized=request.normalize if request.HasField("normalize") else True,
-                truncation=truncation_from(request.truncation, "truncation"),
-                lane=lane_from(request.priority, Lane.INTERACTIVE),
-            )
+            embedded = await embed(inputs)
         return await self._embedder.aside(
-            partial(words_reply, request.inputs, embedded, encoding), characters
+            partial(words_reply, request, embedded, encoding), characters
+        )
+
+    def _words_embedding(
+        self, request: encoder_pb2.EmbedWordsRequest
+    ) -> Callable[[Sequence[tuple[str, Sequence[Span]]]], Awaitable[EmbeddedWords]]:
+        """How the words of `request` become vectors."""
+        subword_pooling = subword_pooling_from(request.subword_pooling)
+        truncation = truncation_from(request.truncation, "truncation")
+        lane = lane_from(request.priority, Lane.INTERACTIVE)
+        if wants_sense_space(request):
+            return partial(
+                self._embedder.sense_words,
+                subword_pooling=subword_pooling,
+                truncation=truncation,
+                lane=lane,
+            )
+        return partial(
+            self._embedder.words,
+            layers=layers_from(request.layers, self._encoder, self._encoder.word_layers),
+            subword_pooling=subword_pooling,
+            normalized=request.normalize if request.HasField("normalize") else True,
+            truncation=truncation,
+            lane=lane,
         )
 
     async def EmbedTokens(

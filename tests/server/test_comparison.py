@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from encoder.words import find_any_case
 from server.comparison import nearest_same_sense, ranks_of, view_of
-from server.services.compare import find_any_case
 
 FRUIT, COMPANY = [1.0, 0.1], [0.1, 1.0]
 
@@ -73,6 +73,6 @@ def test_of_equals_the_earlier_is_nearer():
     ],
 )
 def test_a_word_is_found_whole_and_in_any_case(text, word, found):
-    span = find_any_case(text, word)
+    span = find_any_case(text, [word])
 
     assert (span and text[span.start : span.end]) == found

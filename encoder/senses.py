@@ -1,0 +1,146 @@
+"""Sense inventories: which senses a word has, learnt from a few sentences, and told by algebra.
+
+A word's senses are fitted on vectors of labelled uses (`encoder.sense_space`) by linear
+discriminant analysis; of one example each they are the nearest centroid. What comes out is small:
+a row of weights a sense, which whoever fitted it keeps. Pure functions.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.discriminant import (
+    Matrix,
+    discriminant,
+    fitted_temperature,
+    left_out_scores,
+    log_softmax,
+)
+
+SENSES_MIN = 2  # with one there is nothing to tell apart
+CALIBRATION_MIN = 4  # examples that can be left out; fewer say nothing of how sure to be
+
+
+class SensesInvalid(ValueError):
+    """These examples teach no senses, or these senses cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sense:
+    """A sense, by the name its teacher gave it."""
+
+    name: str
+    examples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WordSenses:
+    """The senses of one word.
+
+    weights:     (senses, width), and
+    bias:        (senses,): a sense's score is weights @ vector + bias
+    temperature: what scores are divided by before their softmax
+    checked:     examples that could be left out and classified by the others; 0: too few, and then
+                 the temperature is 1, and probabilities order senses but are not frequencies
+    right:       how many of those got their own sense
+    """
+
+    word: str
+    senses: tuple[Sense, ...]
+    weights: NDArray[np.float32]
+    bias: NDArray[np.float64]
+    temperature: float = 1.0
+    checked: int = 0
+    right: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises SensesInvalid."""
+        names = Counter(sense.name for sense in self.senses)
+        if len(self.senses) < SENSES_MIN:
+            raise SensesInvalid(f"{self.word!r} has {_senses(self.senses)}; give two or more")
+        if names.most_common(1)[0][1] > 1:
+            raise SensesInvalid(f"sense {names.most_common(1)[0][0]!r} is there twice")
+        if self.weights.ndim != 2 or len(self.weights) != len(self.senses):
+            shape, count = self.weights.shape, len(self.senses)
+            raise SensesInvalid(f"weights of shape {shape} do not fit {count} senses")
+        if self.bias.shape != (len(self.senses),):
+            raise SensesInvalid(f"{self.bias.size} biases do not fit {len(self.senses)} senses")
+        if not (np.isfinite(self.weights).all() and np.isfinite(self.bias).all()):
+            raise SensesInvalid("a weight or bias is not a finite number")
+        if not (np.isfinite(self.temperature) and self.temperature > 0):
+            raise SensesInvalid(f"temperature {self.temperature} is not above 0")
+
+    @property
+    def width(self) -> int:
+        """Length of the vectors that can be classified."""
+        return int(self.weights.shape[1])
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether probabilities are meant as frequencies."""
+        return self.checked > 0
+
+    def probabilities(self, vectors: NDArray[np.floating]) -> Matrix:
+        """(n, senses) for vectors (n, width); each row sums to one."""
+        scores = vectors.astype(np.float64) @ self.weights.T.astype(np.float64) + self.bias
+        return np.asarray(np.exp(log_softmax(scores / self.temperature)))
+
+
+def fit(
+    word: str,
+    vectors: NDArray[np.floating],
+    labels: Sequence[str],
+    *,
+    counted_priors: bool = False,
+) -> WordSenses:
+    """The senses of `word`, in the order of their names, learnt from uses with their labels.
+
+    vectors:        (uses, width)
+    labels:         the sense of each use
+    counted_priors: hold senses for as frequent as their examples are; otherwise all alike
+    Raises SensesInvalid for one sense alone, for vectors that are not finite, and for as many
+    labels as there are not vectors.
+    """
+    if len(labels) != len(vectors):
+        raise SensesInvalid(f"{len(labels)} labels for {len(vectors)} vectors")
+    if not np.isfinite(vectors).all():
+        raise SensesInvalid("a vector holds a number that is not finite")
+    names, classes = np.unique(np.array(labels, dtype=object), return_inverse=True)
+    senses = tuple(
+        Sense(str(name), int(count))
+        for name, count in zip(names, np.bincount(classes, minlength=len(names)), strict=True)
+    )
+    if len(senses) < SENSES_MIN:
+        raise SensesInvalid(f"{word!r} has {_senses(senses)}; give two or more")
+    rows = vectors.astype(np.float64)
+    rule = discriminant(rows, classes, even_priors=not counted_priors)
+    scores, can_be_left_out = left_out_scores(rows, classes, even_priors=not counted_priors)
+    checked = int(can_be_left_out.sum())
+    if checked < CALIBRATION_MIN:
+        checked, right, temperature = 0, 0, 1.0
+    else:
+        scores, own = scores[can_be_left_out], classes[can_be_left_out]
+        right = int(np.sum(scores.argmax(axis=1) == own))
+        temperature = fitted_temperature(scores, own)
+    return WordSenses(
+        word=word,
+        senses=senses,
+        weights=rule.weights.astype(np.float32),
+        bias=rule.bias,
+        temperature=temperature,
+        checked=checked,
+        right=right,
+    )
+
+
+def margin(probabilities: Matrix) -> Matrix:
+    """How far the most probable sense is ahead of the next, 0 to 1: (n,) of (n, senses)."""
+    ordered = np.sort(probabilities, axis=1)
+    return np.asarray(ordered[:, -1] - ordered[:, -2])
+
+
+def _senses(senses: Sequence[Sense]) -> str:
+    return f"one sense, {senses[0].name!r}" if senses else "no sense"

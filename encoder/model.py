@@ -182,7 +182,8 @@ class Encoder(nn.Module):
         """Encode a padded batch.
 
         ids:  (B, T)
-        mask: (B, T), true where there is a token; without it there is no padding
+        mask: (B, T), true where there is a token; without it there is no padding. Or (B, T, T),
+              true where row's token sees column's: several texts may then share a row
         Raises ValueError if T is above the configuration's `tokens_max`.
         """
         tokens = ids.shape[1]
@@ -294,10 +295,13 @@ def attention_bias(
 ) -> Tensor | None:
     """What to add to the scores so that padding and far tokens get no weight; None for nothing.
 
+    mask:  (B, T), or (B, T, T): row's token sees column's
     reach: how far a token sees on each side; None for as far as there are tokens
     returns (B or 1, 1, T or 1, T), 0 or minus infinity
     """
-    seen = None if mask is None else mask.bool()[:, None, None, :]
+    seen = None
+    if mask is not None:
+        seen = mask.bool()[:, None] if mask.ndim == 3 else mask.bool()[:, None, None, :]
     if reach is not None:
         position = torch.arange(tokens, device=like.device)
         near = ((position[:, None] - position[None, :]).abs() <= reach)[None, None]

@@ -248,7 +248,7 @@ class Embedder:
             [_words_of(found, spans, results) for found, spans in zip(places, wanted, strict=True)],
             tokenized.counts,
             layers,
-            self._fingerprint_of(f"words by {subword_pooling}", layers, normalized),
+            fingerprint,
             _timings(tokenized, computed),
         )
 

@@ -291,6 +291,21 @@ def _(error: ModelLacks) -> Answer:
     return Answer(code=StatusCode.FAILED_PRECONDITION, reason=error.reason, message=str(error))
 
 
+@row(InventoryMismatch)
+def _(error: InventoryMismatch) -> Answer:
+    return Answer(
+        code=StatusCode.FAILED_PRECONDITION,
+        reason="FINGERPRINT_MISMATCH",
+        message=str(error),
+        metadata={
+            "given": error.given,
+            "expected": error.expected,
+            "differences": "; ".join(error.differences),
+        },
+        details=(resource_info("polyseme.v1.SenseInventory", "inventory"),),
+    )
+
+
 @row(QueueFull)
 def _(error: QueueFull) -> Answer:
     return Answer(
@@ -311,21 +326,6 @@ def _(error: QueueTooSlow) -> Answer:
         message=str(error),
         metadata={"waiting": str(error.waiting), "needed_s": f"{error.needed_s:.3f}"},
         details=(retry_info(error.retry_after_s),),
-@row(InventoryMismatch)
-def _(error: InventoryMismatch) -> Answer:
-    return Answer(
-        code=StatusCode.FAILED_PRECONDITION,
-        reason="FINGERPRINT_MISMATCH",
-        message=str(error),
-        metadata={
-            "given": error.given,
-            "expected": error.expected,
-            "differences": "; ".join(error.differences),
-        },
-        details=(resource_info("polyseme.v1.SenseInventory", "inventory"),),
-    )
-
-
     )
 
 

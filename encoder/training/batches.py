@@ -43,21 +43,23 @@ class Batches:
         tokenizer = data.tokenizer
         self._alphabet = Alphabet(word_starts(tokenizer), RESERVED_IDS, token_id(tokenizer, MASK))
         self._begin_id = token_id(tokenizer, BEGIN)
-        self._rows: tuple[int, Rows] | None = None  # of one stage; the thread's alone
+        self._rows: dict[int, Rows] = {}  # by stage; the thread's alone
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
-        self._ahead: tuple[int, Future[Batch]] | None = None
+        self._ahead: tuple[Step, Future[Batch]] | None = None
 
-    def at(self, step: Step) -> Batch:
-        """The batch of `step`; the following one is begun."""
-        if self._ahead is not None and self._ahead[0] == step.number:
+    def at(self, step: Step, following: Step | None = None) -> Batch:
+        """The batch of `step`; the following one is begun: `following`, where the clock decides
+        it, else the one that the recipe names."""
+        if self._ahead is not None and self._ahead[0] == step:
             future = self._ahead[1]
         else:
             future = self._thread.submit(self._make, step)
         batch = future.result()
-        following = step.number + 1
-        if following < self._recipe.steps:
-            ahead = self._thread.submit(self._make, step_at(self._recipe, following))
-            self._ahead = (following, ahead)
+        number = step.number + 1
+        if following is None and number < self._recipe.steps:
+            following = step_at(self._recipe, number)
+        if following is not None:
+            self._ahead = (following, self._thread.submit(self._make, following))
         return batch
 
     def _make(self, step: Step) -> Batch:
@@ -67,12 +69,12 @@ class Batches:
         return Batch(masked, self._hidden_copy(ids, random) if step.reconstructs else None)
 
     def _rows_of(self, step: Step) -> Rows:
-        if self._rows is None or self._rows[0] != step.stage_index:
+        if step.stage_index not in self._rows:
             seed = (self._recipe.seed, SEED_ROWS, step.stage_index)
             sources = row_sources(self._recipe, self._data)
             rows = Rows(sources, step.stage.row_tokens, self._begin_id, seed)
-            self._rows = (step.stage_index, rows)
-        return self._rows[1]
+            self._rows[step.stage_index] = rows
+        return self._rows[step.stage_index]
 
     def _hidden_copy(self, ids: NDArray[np.int64], random: np.random.Generator) -> Masked:
         rules = self._recipe.reconstruction

@@ -73,6 +73,11 @@ class Pretrain(_Common):
     checkpoint_s: PositiveFloat = Field(
         default=300.0, description="seconds between checkpoints: what a kill can cost"
     )
+    seconds: PositiveFloat | None = Field(
+        default=None,
+        description="end so many seconds from now, learning rate fallen and model written, however "
+        "many tokens that gives; compiling counts; such a run cannot be repeated bit for bit",
+    )
 
     def cli_cmd(self) -> None:
         with _refusing():
@@ -81,6 +86,7 @@ class Pretrain(_Common):
     def _run(self) -> None:
         recipe = _recipe(self)
         # torch takes seconds to import; --help and a misspelt key must not
+        from encoder.training.clock_run import ClockRun
         from encoder.training.run import Interrupted, Run
         from encoder.training.workers import Workers
 
@@ -88,7 +94,11 @@ class Pretrain(_Common):
         settings = self._settings(workers)
         try:
             recipe, data = _prepared(recipe, settings, workers)
-            run = Run(recipe, data, settings, workers)
+            run = (
+                ClockRun(recipe, data, settings, workers, seconds=self.seconds)
+                if self.seconds
+                else Run(recipe, data, settings, workers)
+            )
             if self.dry_run:
                 from encoder.training.rehearsal import rehearse
 
@@ -100,7 +110,7 @@ class Pretrain(_Common):
         finally:
             workers.leave()
         if workers.first:
-            print(f"{model}: {recipe.tokens:,} tokens in {recipe.steps:,} steps")
+            print(f"{model}: {run.tokens:,} tokens in {run.training.steps_done:,} steps")
 
     def _settings(self, workers: "Workers") -> "Settings":
         from encoder.training.run import Settings
@@ -113,6 +123,7 @@ class Pretrain(_Common):
             checkpoint_s=self.checkpoint_s,
             precision=_precision(self.precision, workers.device.type, self.threads),
             compiled=self.compiled,
+            for_gpu=True if self.seconds else None,  # a rehearsal on a CPU goes the GPU's way
         )
 
 

@@ -45,6 +45,7 @@ class Pretraining:
     """A model in training.
 
     precision: torch.bfloat16 runs the matrix products in it; weights and sums stay in fp32
+    for_gpu:   compile and step as a large GPU wants it; where the device is one, unless given
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Pretraining:
         *,
         precision: torch.dtype = torch.float32,
         compiled: bool = False,
+        for_gpu: bool | None = None,
     ) -> None:
         self.recipe = recipe
         self._workers = workers
@@ -65,43 +67,75 @@ class Pretraining:
         self.model = MaskedLanguageModel(config).to(workers.device)
         self.decoder = Reconstruction(config).to(workers.device)
         self._states, self._cross_entropy = self._eager_states, self._eager_cross_entropy
+        for_gpu = workers.device.type == "cuda" if for_gpu is None else for_gpu
         if compiled:
-            if workers.device.type == "cpu":
-                # Without it compiled scatters add from several threads in any order. It also
-                # fills new memory, which finds bugs but costs time (mypy misses the attribute).
-                torch.use_deterministic_algorithms(True)
-                torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-            # Fixed shapes: kernels for changing ones are tuned to the first they meet, which is
-            # another one after a resume. A stage has one shape for each of its mask rates.
+            # A stage has one shape for each of its mask rates.
             torch._dynamo.config.recompile_limit = COMPILED_SHAPES_MAX
-            self._states = torch.compile(self._eager_states, dynamic=False)
-            self._cross_entropy = torch.compile(self._eager_cross_entropy, dynamic=False)
+            if for_gpu:
+                self._compile_parts()
+            else:
+                self._compile_whole()
         modules = nn.ModuleDict({"model": self.model, "decoder": self.decoder})
         self._named = list(modules.named_parameters())
         self._parameters = [parameter for _, parameter in self._named]
-        self._optimizers = Optimizers(recipe.optimizer, self._named)
+        self._optimizers = Optimizers(recipe.optimizer, self._named, many_at_once=for_gpu)
         self._trained: list[Tensor] = list(self.model.parameters())
         self._average = [p.detach().clone() for p in self._trained]
         self._batches = Batches(recipe, data)
         self.steps_done = 0
 
+    def _compile_whole(self) -> None:
+        """The encoder as one graph: on a CPU the fastest, and soon compiled."""
+        # Without it compiled scatters add from several threads in any order. It also
+        # fills new memory, which finds bugs but costs time (mypy misses the attribute).
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        # Fixed shapes: kernels for changing ones are tuned to the first they meet, which is
+        # another one after a resume.
+        self._states = torch.compile(self._eager_states, dynamic=False)
+        self._cross_entropy = torch.compile(self._eager_cross_entropy, dynamic=False)
+
+    def _compile_parts(self) -> None:
+        """One graph for all layers but the first, and one head for all counts of hidden tokens.
+
+        For a GPU kernels take long to compile: a graph of eight layers for each length of rows,
+        and a head for each mask rate, would take minutes of a run that has a quarter of an hour.
+        """
+        for layer in (*self.model.encoder.layers, self.decoder.layer):
+            layer.compile(dynamic=False)
+        self._cross_entropy = torch.compile(self._eager_cross_entropy, dynamic=True)
+
     def train(self, step: Step) -> Losses:
         """Do `step`, which must be the next one."""
+        masked, rebuilt = self.advance(step).tolist()
+        return Losses(masked, rebuilt)
+
+    def advance(self, step: Step, following: Step | None = None) -> Tensor:
+        """`train`, without waiting for a GPU to have done it; returns both losses (2,).
+
+        following: the next step, where the clock decides it; its batch is begun
+        """
         if step.number != self.steps_done:
             raise ValueError(f"step {step.number} after {self.steps_done} steps")
-        losses = self._gradients(step)
+        losses = self._gradients(step, following)
         self._workers.add_up([p.grad for p in self._parameters if p.grad is not None])
         torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.optimizer.clip_norm)
         self._optimizers.step(step.rate_share)
         self.steps_done += 1
         self._update_average()
         self._workers.add_up([losses])
-        masked, rebuilt = losses.tolist()
-        return Losses(masked, rebuilt)
+        return losses
 
-    def _gradients(self, step: Step) -> Tensor:
+    def practise(self, step: Step) -> Tensor:
+        """The work of `step` without its effect: compiles what it needs; returns the losses."""
+        losses = self._gradients(step, following=step)
+        for parameter in self._parameters:
+            parameter.grad = None
+        return losses
+
+    def _gradients(self, step: Step, following: Step | None) -> Tensor:
         """Leave the step's gradients in the parameters; returns both losses (2,)."""
-        batch = self._batches.at(step)
+        batch = self._batches.at(step, following)
         device = self._workers.device
         mine = np.arange(self._workers.index, step.stage.step_rows, self._workers.count)
         at_once = max(1, self.recipe.micro_tokens // step.stage.row_tokens)
@@ -171,7 +205,8 @@ class Pretraining:
 
         The averaged weights are judged. "mean" is the mean of the languages.
         """
-        with self.averaged(), torch.no_grad():
+        # Its rows have a shape of their own, which is not worth compiling for.
+        with self.averaged(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
             losses = {
                 language: self._loss(masked)
                 for language, masked in self._batches.evaluation().items()
@@ -233,4 +268,7 @@ def _hidden(masked: Masked, part: NDArray[np.int64], device: torch.device) -> tu
 
 
 def _tensor(values: NDArray[np.int64], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).to(device, non_blocking=True)
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    # From pinned memory a copy waits its turn on the GPU; from any other this thread would.
+    tensor = tensor.pin_memory() if device.type == "cuda" else tensor
+    return tensor.to(device, non_blocking=True)

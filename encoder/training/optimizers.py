@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from encoder.training.muon import StackedMuon
 from encoder.training.recipe import Optimizer
 
 ADAM_BETAS = (0.9, 0.98)
@@ -14,9 +15,19 @@ MUON_MOMENTUM = 0.95
 
 
 class Optimizers:
-    """One or two of torch's optimisers that step as one."""
+    """One or two of torch's optimisers that step as one.
 
-    def __init__(self, settings: Optimizer, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
+    many_at_once: few large operations in place of many small ones, as a GPU wants it; the steps
+    are the same up to rounding, and so is the state
+    """
+
+    def __init__(
+        self,
+        settings: Optimizer,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        *,
+        many_at_once: bool = False,
+    ) -> None:
         named = list(parameters)
         muon = settings.name == "muon"
         matrices = [p for name, p in named if muon and is_layer_matrix(name, p)]
@@ -28,12 +39,19 @@ class Optimizers:
         ]
         self._rates = [settings.rate]
         self._all: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, lr=settings.rate, betas=ADAM_BETAS, eps=ADAM_EPSILON)
+            torch.optim.AdamW(
+                groups,
+                lr=settings.rate,
+                betas=ADAM_BETAS,
+                eps=ADAM_EPSILON,
+                fused=many_at_once or None,
+            )
         ]
         if matrices:
             self._rates.append(settings.matrix_rate)
+            muon_class = StackedMuon if many_at_once else torch.optim.Muon
             self._all.append(
-                torch.optim.Muon(
+                muon_class(
                     matrices,
                     lr=settings.matrix_rate,
                     weight_decay=settings.weight_decay,

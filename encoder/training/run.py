@@ -10,11 +10,12 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -59,6 +60,7 @@ class Settings:
     checkpoint_s: float = 300.0
     precision: torch.dtype = torch.float32
     compiled: bool = False
+    for_gpu: bool | None = None  # steps as a large GPU wants them; None: where there is one
 
 
 def prepare(recipe: Recipe, settings: Settings) -> tuple[Recipe, Tokenized]:
@@ -99,7 +101,12 @@ class Run:
         self._settings = settings
         self._workers = workers
         self.training = Pretraining(
-            recipe, data, workers, precision=settings.precision, compiled=settings.compiled
+            recipe,
+            data,
+            workers,
+            precision=settings.precision,
+            compiled=settings.compiled,
+            for_gpu=settings.for_gpu,
         )
         self._checkpoint = settings.out / "checkpoint.pt"
         self._stopping = False
@@ -113,7 +120,7 @@ class Run:
         """
         self._begin()
         model = self._settings.out / "model"
-        if self.training.steps_done < self._recipe.steps:
+        if self._unfinished():
             with self._signals():
                 self._loop()
         if self._workers.first:
@@ -122,6 +129,14 @@ class Run:
             if not model.exists():
                 self.write_model(model)
         return model
+
+    @property
+    def tokens(self) -> int:
+        """Trained on, at the end."""
+        return self._recipe.tokens
+
+    def _unfinished(self) -> bool:
+        return self.training.steps_done < self._recipe.steps
 
     def _begin(self) -> None:
         out = self._settings.out
@@ -156,6 +171,14 @@ class Run:
         self._before = str(content["numerics"])
         self.training.load(content["training"])
         self._seconds = float(content["seconds"])
+        self._restore(content)
+
+    def _restore(self, content: Mapping[str, Any]) -> None:
+        """Take what `_extra` put into a checkpoint."""
+
+    def _extra(self) -> dict[str, Any]:
+        """What a checkpoint holds beside what every run's does."""
+        return {}
 
     def _numerics(self) -> str:
         return (
@@ -174,6 +197,7 @@ class Run:
                 "numerics": self._numerics(),
                 "seconds": self._seconds,
                 "training": self.training.state(),
+                **self._extra(),
             },
         )
 

@@ -1,9 +1,12 @@
 """Whether a call may begin now, and how many are running."""
 
 import asyncio
+from collections.abc import Iterable, Sequence
 
-from server.auth import AUTHORIZATION, ApiKeys
-from server.errors import Draining, NotReady, TooManyCalls, Unauthenticated
+from server.auth import AUTHORIZATION, ApiKeys, Key
+from server.errors import Draining, NotReady, ScopeMissing, TooManyCalls, Unauthenticated
+from server.rates import Bucket
+from server.scopes import scope_of
 
 
 class Admission:
@@ -12,6 +15,11 @@ class Admission:
     def __init__(self, *, calls_max: int, keys: ApiKeys | None = None) -> None:
         self._calls_max = calls_max
         self._keys = keys
+        self._buckets = {
+            key.name: Bucket(key.name, key.tokens_per_s)
+            for key in (keys.keys if keys else ())
+            if key.tokens_per_s is not None
+        }
         self._idle = asyncio.Event()
         self._idle.set()
         self.running = 0
@@ -23,12 +31,28 @@ class Admission:
         """Whether a call would be answered now."""
         return self.ready and not self.draining
 
-    def enter(self, metadata: dict[str, str]) -> str:
-        """Count a call in and return its caller's name, empty where no keys are asked for.
+    def identify(self, metadata: Iterable[tuple[str, str | bytes]]) -> Key | None:
+        """Whose call this is; None where no keys are asked for. Raises Unauthenticated."""
+        if self._keys is None:
+            return None
+        headers = [str(value) for key, value in metadata if key == AUTHORIZATION]
+        key = self._keys.find(headers)
+        if key is None:
+            raise Unauthenticated(_why(headers))
+        return key
 
-        Raises Unauthenticated, Draining, NotReady or TooManyCalls, and then counts nothing.
+    def bucket_of(self, key: Key | None) -> Bucket | None:
+        """What the key's calls are charged to; None for one without a rate."""
+        return None if key is None else self._buckets.get(key.name)
+
+    def enter(self, method: str, key: Key | None) -> None:
+        """Count a call in.
+
+        Raises ScopeMissing, Draining, NotReady or TooManyCalls, and then counts nothing.
         """
-        name = self._name_of(metadata)
+        needed = scope_of(method)
+        if key is not None and needed not in key.scopes:
+            raise ScopeMissing(key.name, needed, ",".join(sorted(key.scopes)))
         if self.draining:
             raise Draining()
         if not self.ready:
@@ -37,7 +61,6 @@ class Admission:
             raise TooManyCalls(self._calls_max)
         self.running += 1
         self._idle.clear()
-        return name
 
     def leave(self) -> None:
         """A call that entered has ended."""
@@ -52,13 +75,11 @@ class Admission:
         except TimeoutError:
             return
 
-    def _name_of(self, metadata: dict[str, str]) -> str:
-        if self._keys is None:
-            return ""
-        header = metadata.get(AUTHORIZATION)
-        if header is None:
-            raise Unauthenticated("no API key: send `authorization: Bearer KEY`")
-        name = self._keys.name_of(header)
-        if name is None:
-            raise Unauthenticated("this API key is not known")
-        return name
+
+def _why(headers: Sequence[str]) -> str:
+    """Never quotes what was sent: it may be a key of somewhere else."""
+    if not headers:
+        return "no API key: send `authorization: Bearer KEY`"
+    if len(headers) > 1:
+        return "more than one API key: send one"
+    return "this API key is not known"

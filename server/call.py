@@ -4,6 +4,8 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from server.rates import Bucket
+
 
 @dataclass(slots=True)
 class Call:
@@ -13,6 +15,19 @@ class Call:
     request_id: str
     deadline: float | None = None
     started: float = field(default_factory=time.monotonic)
+    bucket: Bucket | None = None  # of the caller's key, if it has a rate
+    charged: int = 0  # tokens, to the bucket
+    paced: bool = False  # a stream: its next message waits until this one is paid
+
+    def charge(self, tokens: int) -> None:
+        """Count what the call asks for against its key's rate. Raises RateExceeded."""
+        if self.bucket is None:
+            return
+        if self.paced:
+            self.bucket.take(tokens)
+        else:
+            self.bucket.charge(tokens, self.charged)
+        self.charged += tokens
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started

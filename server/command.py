@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict
+from pydantic import AfterValidator, Field, PositiveInt, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliPositionalArg,
+    CliSubCommand,
+    SettingsConfigDict,
+    SettingsError,
+)
 
+from server import auth
 from server.settings import PREFIX, Settings, unknown_variables
 
 USAGE_ERROR = 2
@@ -70,6 +80,51 @@ class Healthcheck(BaseSettings):
         sys.exit(healthcheck(self.address, self.timeout_s, self.tls_ca))
 
 
+def _scopes(given: str) -> str:
+    if not set(given.split(",")) <= set(auth.Scope):
+        raise ValueError(f"give some of {','.join(auth.Scope)}")
+    return given
+
+
+class Key(BaseSettings):
+    """Make an API key of 256 random bits, and the line that the server keeps of it.
+
+    The key is printed once and stored nowhere: give it to its holder. The line has its SHA-256
+    alone; `serve --api-keys FILE` reads a file of such lines when it starts.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, cli_kebab_case=True, extra="ignore")
+
+    name: CliPositionalArg[str] = Field(
+        pattern=f"^{auth.NAME.pattern}$", description="whose it is; logs name it"
+    )
+    scopes: Annotated[str, AfterValidator(_scopes)] = Field(
+        default="read",
+        description="what it may do, with commas between: read (embeddings, searches, documents), "
+        "write (collections, documents), admin (snapshots, checks, statistics, drain)",
+    )
+    tokens_per_s: PositiveInt | None = Field(
+        default=None,
+        description="tokens a second that it may ask for on average, 16 a call beside the texts'; "
+        "default: as many as the server computes",
+    )
+    file: Path | None = Field(
+        default=None, description="add the line to this file; then only the key is printed"
+    )
+
+    def cli_cmd(self) -> None:
+        scopes = [auth.Scope(name) for name in self.scopes.split(",")]
+        secret, key = auth.new_key(self.name, scopes, self.tokens_per_s)
+        if self.file is None:
+            print(f"key:  {secret}\nline: {key.line()}")
+            return
+        try:
+            auth.append(self.file, key)
+        except auth.KeysUnreadable as error:
+            fail(str(error), FAILURE)
+        print(secret)
+
+
 class Torture(BaseSettings):
     """Kill a server at random while it is written to, and see whether it keeps its promises.
 
@@ -126,6 +181,7 @@ class Command(BaseSettings):
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_hide_none_type=True,
+        cli_exit_on_error=False,  # argparse would quote what it does not know; it may be a key
     )
 
     serve: CliSubCommand[Serve] = Field(description="run the server")
@@ -134,6 +190,7 @@ class Command(BaseSettings):
     healthcheck: CliSubCommand[Healthcheck] = Field(
         description="ask a running server whether it serves"
     )
+    key: CliSubCommand[Key] = Field(description="make an API key")
     torture: CliSubCommand[Torture] = Field(
         description="kill a server again and again, and see whether it loses anything"
     )
@@ -155,11 +212,24 @@ def main(arguments: list[str] | None = None) -> None:
         CliApp.run(Command, cli_args=arguments)
     except ValidationError as error:
         fail("; ".join(_sentence(detail["loc"], detail["msg"]) for detail in error.errors()))
+    except SettingsError as error:
+        fail(without_values(str(error)))
 
 
-def fail(problem: str) -> None:
+def fail(problem: str, status: int = USAGE_ERROR) -> None:
     print(f"polyseme-server: {problem}", file=sys.stderr)
-    sys.exit(USAGE_ERROR)
+    sys.exit(status)
+
+
+def without_values(problem: str) -> str:
+    """What argparse says of arguments that it does not know, with their names alone: a value may
+    be a key that was meant for another option."""
+    said, unrecognized, arguments = problem.partition("unrecognized arguments: ")
+    if not unrecognized:
+        return re.sub(r"(invalid choice:|explicit argument) '.*?'(?=$| \(choose)", r"\1", problem)
+    words = [word.partition("=")[0] for word in arguments.split()]
+    options = [word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)]
+    return said + unrecognized + (" ".join(options) or "they are not options")
 
 
 def _sentence(location: tuple[int | str, ...], message: str) -> str:

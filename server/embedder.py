@@ -314,8 +314,9 @@ class Embedder:
         marked as truncated: `refuse_long` refuses it, or the caller answers it by itself.
 
         tokens_max: of one window, special tokens included; None for the model's
-        Raises LimitExceeded when all of them together have more tokens than a call may, and
-        RequestInvalid for a prompt that leaves no room.
+        Raises LimitExceeded when all of them together have more tokens than a call may,
+        RateExceeded when they are more than the caller's key has left, and RequestInvalid for a
+        prompt that leaves no room.
         """
         started = time.monotonic()
         if prompt:
@@ -332,6 +333,8 @@ class Embedder:
         tokens = sum(text.tokens_used for text in tokenized)
         if tokens > self._call_tokens_max:
             raise LimitExceeded("inputs", tokens, self._call_tokens_max, "tokens together")
+        if (call := current_call()) is not None:
+            call.charge(tokens)
         return Tokenized(tokenized, time.monotonic() - started)
 
     async def aside(self, work: Callable[[], T], characters: int) -> T:

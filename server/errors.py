@@ -145,6 +145,26 @@ class Unauthenticated(CallRefused):
     """No API key, or one that is not on the list."""
 
 
+class ScopeMissing(CallRefused):
+    """The key is known, but may not do this."""
+
+    def __init__(self, key: str, needed: str, granted: str) -> None:
+        super().__init__(f"this needs the scope {needed}; the API key {key} has: {granted}")
+        self.key = key
+        self.needed = needed
+        self.granted = granted
+
+
+class RateExceeded(CallRefused):
+    """The key has asked for more than its rate; `retry_after_s` is when it is paid."""
+
+    def __init__(self, key: str, tokens_per_s: int, retry_after_s: float) -> None:
+        super().__init__(f"the API key {key} may ask for {tokens_per_s} tokens a second")
+        self.key = key
+        self.tokens_per_s = tokens_per_s
+        self.retry_after_s = retry_after_s
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What a caller is told: a row of the table, filled in.
@@ -384,3 +404,24 @@ def _(error: StreamIdle) -> Answer:
 @row(Unauthenticated)
 def _(error: Unauthenticated) -> Answer:
     return Answer(code=StatusCode.UNAUTHENTICATED, reason="UNAUTHENTICATED", message=str(error))
+
+
+@row(ScopeMissing)
+def _(error: ScopeMissing) -> Answer:
+    return Answer(
+        code=StatusCode.PERMISSION_DENIED,
+        reason="SCOPE_MISSING",
+        message=str(error),
+        metadata={"needed": error.needed, "granted": error.granted},
+    )
+
+
+@row(RateExceeded)
+def _(error: RateExceeded) -> Answer:
+    return Answer(
+        code=StatusCode.RESOURCE_EXHAUSTED,
+        reason="RATE_LIMITED",
+        message=str(error),
+        metadata={"tokens_per_s": str(error.tokens_per_s)},
+        details=(retry_info(error.retry_after_s),),
+    )

@@ -14,17 +14,23 @@ from google.protobuf.message import DecodeError, Message
 from grpc import StatusCode
 
 from server.admission import Admission
+from server.auth import Key
 from server.call import Call, enter
 from server.errors import (
     Answer,
     DeadlinePassed,
     MalformedMessage,
+    RateExceeded,
     ReplyTooLarge,
+    ScopeMissing,
+    Unauthenticated,
     answer_of,
     status_from,
 )
-from server.log import calls_log, log
+from server.log import audit_log, calls_log, log
 from server.metrics import Metrics
+from server.rates import Bucket
+from server.scopes import scope_of
 
 REQUEST_ID = "x-request-id"
 STATUS_DETAILS = "grpc-status-details-bin"  # where gRPC carries google.rpc.Status
@@ -33,6 +39,8 @@ _REQUEST_ID_OK = re.compile(r"[\x21-\x7e]{1,64}")
 # A message in gRPC's trailers is percent-encoded and must fit with the details into the peer's
 # header limit, 8 KiB by default in gRPC core.
 MESSAGE_CHARACTERS_MAX = 1024
+
+AUDITED = (RateExceeded, ScopeMissing, Unauthenticated)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Parse = Callable[[bytes], Message]
@@ -89,7 +97,7 @@ class Interceptor:
             try:
                 running.begin()
                 if handler.request_streaming:
-                    request: Any = (_parsed(parse, message) async for message in data)
+                    request: Any = running.paced(parse, data)
                 else:
                     request = _parsed(parse, data)
                 async for reply in behavior(request, context):
@@ -110,8 +118,12 @@ class Interceptor:
             raise ReplyTooLarge(len(data), self._message_bytes_max)
         return data
 
-    def admit(self, metadata: dict[str, str]) -> str:
-        return self._admission.enter(metadata)
+    def identify(self, context: Context) -> tuple[Key | None, Bucket | None]:
+        key = self._admission.identify(context.invocation_metadata() or ())
+        return key, self._admission.bucket_of(key)
+
+    def admit(self, method: str, key: Key | None) -> None:
+        self._admission.enter(method, key)
 
     def ended(self, admitted: bool, method: str, code: StatusCode, seconds: float) -> None:
         if admitted:
@@ -140,10 +152,23 @@ class _Running:
         if remaining_s is not None:
             self._call.deadline = self._call.started + remaining_s
         enter(self._call)
-        self._caller = self._interceptor.admit(self._metadata)
+        key, bucket = self._interceptor.identify(self._context)
+        self._caller = key.name if key else ""
+        self._interceptor.admit(self._call.method, key)
         self._admitted = True
+        if bucket is not None:
+            self._call.charged = bucket.enter()
+            self._call.bucket = bucket
         if remaining_s is not None and remaining_s <= 0:
             raise DeadlinePassed({"transport": 0.0})
+
+    async def paced(self, parse: Parse, messages: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        """The messages of a stream, each as soon as those before it are paid for."""
+        self._call.paced = True
+        async for message in messages:
+            while (bucket := self._call.bucket) is not None and (debt_s := bucket.debt_s()) > 0:
+                await asyncio.sleep(debt_s)
+            yield _parsed(parse, message)
 
     def cancelled(self) -> None:
         """gRPC cancels the handler both when the caller does and when its deadline passes."""
@@ -158,7 +183,21 @@ class _Running:
         if answer.code is StatusCode.INTERNAL:
             fields = {"request_id": self._call.request_id, "method": self._call.method}
             log.error("a call failed", exc_info=error, extra={"fields": fields})
+        if isinstance(error, AUDITED):
+            self._audit()
         await abort(self._context, answer, self._call.request_id)
+
+    def _audit(self) -> None:
+        """Say who was turned away, from what, and why; never what they sent."""
+        fields = {
+            "caller": self._caller,  # empty: nobody that we know
+            "peer": self._peer,
+            "method": self._call.method,
+            "needed": str(scope_of(self._call.method)),
+            "reason": self._reason,
+            "request_id": self._call.request_id,
+        }
+        audit_log.warning("refused", extra={"fields": fields})
 
     def end(self) -> None:
         seconds = self._call.elapsed_s()

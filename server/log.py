@@ -9,6 +9,7 @@ from typing import TextIO
 ROOT = "polyseme"
 log = logging.getLogger(ROOT)
 calls_log = logging.getLogger(f"{ROOT}.calls")
+audit_log = logging.getLogger(f"{ROOT}.audit")  # who was turned away, and why
 
 
 class JsonLines(logging.Formatter):

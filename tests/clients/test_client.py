@@ -373,7 +373,7 @@ async def test_leaving_an_asyncio_stream_early_leaves_the_client_usable(server_a
 
 def test_a_server_with_keys_takes_the_right_one_only(start_server, tmp_path):
     keys = tmp_path / "keys"
-    keys.write_text(f"me {hashlib.sha256(b'right').hexdigest()}\n")
+    keys.write_text(f"me {hashlib.sha256(b'right').hexdigest()} read\n")
 
     with start_server(api_keys=keys) as address:
         with Client(address, api_key="right") as client:

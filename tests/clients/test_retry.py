@@ -45,6 +45,13 @@ def test_a_full_disk_is_not_a_full_queue():
     assert Retry().wait_s(QUEUE_FULL, 1, 60.0, 0.5) is not None
 
 
+@pytest.mark.parametrize("reason", ["TOO_MANY_CALLS", "RATE_LIMITED"])
+def test_a_busy_server_is_asked_again_when_it_says(reason):
+    busy = make(Failure(code="RESOURCE_EXHAUSTED", reason=reason, retry_after_s=0.7))
+
+    assert Retry().wait_s(busy, 1, 60.0, 0.5) >= 0.7
+
+
 def test_one_attempt_means_no_retry():
     assert Retry(attempts_max=1).wait_s(UNAVAILABLE, 1, 60.0, 0.5) is None
 

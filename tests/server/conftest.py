@@ -22,6 +22,7 @@ from polyseme.v1 import (
     encoder_pb2_grpc,
     language_model_pb2_grpc,
     search_pb2_grpc,
+    sense_pb2_grpc,
 )
 from server.app import running
 from server.settings import Settings
@@ -62,6 +63,7 @@ class Stubs:
         self.compare = compare_pb2_grpc.CompareServiceStub(channel)
         self.attention = attention_pb2_grpc.AttentionServiceStub(channel)
         self.language_model = language_model_pb2_grpc.LanguageModelServiceStub(channel)
+        self.senses = sense_pb2_grpc.SenseServiceStub(channel)
         self.collections = collection_pb2_grpc.CollectionServiceStub(channel)
         self.documents = document_pb2_grpc.DocumentServiceStub(channel)
         self.search = search_pb2_grpc.SearchServiceStub(channel)
@@ -153,3 +155,13 @@ def server_process(model_directory, tmp_path_factory):
     process = ServerProcess(model_directory, tmp_path_factory.mktemp("process"))
     yield process
     process.end()
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run([*make.split(), *subject, *files], check=True, capture_output=True)
+    return folder / "cert.pem", folder / "key.pem"

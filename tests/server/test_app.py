@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import subprocess
 
 import grpc
 import httpx
@@ -276,7 +275,7 @@ async def test_the_log_has_a_line_a_call_and_no_text(serving, caplog):
 
 async def test_with_keys_only_their_holders_come_in(serving, tmp_path):
     keys = tmp_path / "keys"
-    keys.write_text(f"web {hashlib.sha256(b'the-key').hexdigest()}\n")
+    keys.write_text(f"web {hashlib.sha256(b'the-key').hexdigest()} read\n")
     async with serving(api_keys=keys) as guarded:
         request = Request(inputs=["a"])
         for metadata in ((), (("authorization", "Bearer wrong"),)):
@@ -286,16 +285,6 @@ async def test_with_keys_only_their_holders_come_in(serving, tmp_path):
         header = (("authorization", "Bearer the-key"),)
         assert await guarded.encoder.Embed(request, metadata=header)
         assert await health_of(guarded.channel) == "SERVING"  # probes have no key
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
-    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    subprocess.run([*make.split(), *subject, *files], check=True, capture_output=True)
-    return folder / "cert.pem", folder / "key.pem"
 
 
 async def test_tls_and_client_certificates(settings_with, certificate):

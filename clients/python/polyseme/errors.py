@@ -184,6 +184,9 @@ _HINTS: dict[str, str] = {
         "Embed with the model and options that made the collection, or make a new collection."
     ),
     "QUEUE_FULL": "The server is busy: try again later, or send less at once.",
+    "TOO_MANY_CALLS": "The server is busy: try again later, or make fewer calls at once.",
+    "RATE_LIMITED": "Try again later, or ask the server's operator for a higher rate.",
+    "SCOPE_MISSING": "Ask the server's operator for a key that may do this.",
     "DISK_QUOTA": "The server's disk is nearly full: reads work, writes wait for space.",
     "DEADLINE_EXCEEDED": "Raise timeout_s, or ask for less in one call.",
     "UNAUTHENTICATED": "Pass api_key=... (or set POLYSEME_API_KEY).",

@@ -13,13 +13,16 @@ from polyseme.errors import DeadlineExceeded, Failure, Overloaded, PolysemeError
 if TYPE_CHECKING:
     from polyseme.service import ServerInfo
 
+BUSY = frozenset({"QUEUE_FULL", "TOO_MANY_CALLS", "RATE_LIMITED"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """How often and how patiently a call that may be repeated is repeated.
 
     Only calls that change nothing, or that carry a request id, are repeated, and only for
-    UNAVAILABLE and for RESOURCE_EXHAUSTED with the reason QUEUE_FULL.
+    UNAVAILABLE and for RESOURCE_EXHAUSTED of a server that is busy (QUEUE_FULL, TOO_MANY_CALLS,
+    RATE_LIMITED), not for one that is full.
     """
 
     attempts_max: int = 4  # the first one included; 1 never retries
@@ -58,7 +61,7 @@ def retryable(error: PolysemeError) -> bool:
     """Whether the same request may succeed a moment later."""
     if isinstance(error, Unavailable):
         return True
-    return isinstance(error, Overloaded) and error.reason == "QUEUE_FULL"
+    return isinstance(error, Overloaded) and error.reason in BUSY
 
 
 class Known:

@@ -145,9 +145,10 @@ def _translation(error: sqlite3.Error, path: Path) -> DiskFull | DataDamaged | S
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     # A shared-memory file that cannot grow is reported as an input/output error.
     unwritable = code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
-    crowded = unwritable and free_bytes(path.parent) < FULL_BYTES
+    free = free_bytes_told(path.parent)
+    crowded = unwritable and free is not None and free < FULL_BYTES
     if code == sqlite3.SQLITE_FULL or crowded:
-        return DiskFull(path, free_bytes(path.parent))
+        return DiskFull(path, free or 0)
     undecodable = str(error).startswith("Could not decode to UTF-8")  # the module's own, codeless
     if undecodable or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return DataDamaged(path, str(error))
@@ -155,5 +156,13 @@ def _translation(error: sqlite3.Error, path: Path) -> DiskFull | DataDamaged | S
 
 
 def free_bytes(directory: Path) -> int:
-    """Bytes that a process without privileges may still write there."""
+    """Bytes that a process without privileges may still write there. Raises OSError."""
     return shutil.disk_usage(directory).free
+
+
+def free_bytes_told(directory: Path) -> int | None:
+    """The same for an error's message: a disk in trouble may not even tell that."""
+    try:
+        return free_bytes(directory)
+    except OSError:
+        return None

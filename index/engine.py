@@ -149,18 +149,20 @@ class Engine:
         if not any(finding.part is Damage.DATABASE for finding in findings):
             with self._writer.lock:
                 findings += check_words(self._writing.connection, self._path)
-        for damage in self._segments.damaged_files():
-            findings.append(Finding(Damage.SEGMENT, damage.path, damage.reason))
+        with files.translated(self.directory):
+            for damage in self._segments.damaged_files():
+                findings.append(Finding(Damage.SEGMENT, damage.path, damage.reason))
         for finding in findings:
             if finding.part is Damage.DATABASE:
                 self.reason = self.reason or f"{finding.path} is damaged: {finding.problem}"
         return findings
 
     def statistics(self) -> Statistics:
-        return measure(
-            self.current, self.directory, building=self._builder.building,
-            build_failure=self._builder.failure,
-        )  # fmt: skip
+        with files.translated(self.directory):
+            return measure(
+                self.current, self.directory, building=self._builder.building,
+                build_failure=self._builder.failure,
+            )  # fmt: skip
 
     def close(self) -> None:
         """Wait for the write in progress; running reads end as they please."""

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Sequence
@@ -30,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index import vectors
-from index.errors import DataDamaged, StoreError
+from index.errors import DataDamaged, StorageFailed, StoreError
 from index.files import sha256_of, sync_directory, translated, write_file
 from index.generation import Part, length_max
 from index.settings import StoreSettings
@@ -39,6 +40,8 @@ DIRECTORY_NAME = "segments"
 MANIFEST_NAME = "MANIFEST"
 FORMAT = 1
 WRITTEN_VECTORS = 16_384  # copied at once: 24 MiB at 384 values
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +79,21 @@ class Segments:
         parts = []
         with translated(self.directory):
             self.directory.mkdir(exist_ok=True)
-            for info in self._read_manifest(sequence, problems):
-                try:
-                    parts.append(self._load(info))
-                except DataDamaged as damage:
-                    problems.append(damage)
-                else:
-                    self.infos[info.name] = info
-            self._remove_unnamed()
+        try:
+            infos = self._read_manifest(sequence, problems)
+        except OSError as error:
+            return [], [StorageFailed(self.directory / MANIFEST_NAME, str(error))]
+        for info in infos:
+            try:
+                parts.append(self._load(info))
+            except DataDamaged as damage:
+                problems.append(damage)
+            except OSError as error:
+                problems.append(StorageFailed(self._path(info.name, "*"), str(error)))
+            else:
+                self.infos[info.name] = info
+        if not any(isinstance(problem, StorageFailed) for problem in problems):
+            self._remove_unnamed()  # what cannot be read today may be read tomorrow
         return parts, problems
 
     def damaged_files(self) -> list[DataDamaged]:
@@ -129,7 +139,10 @@ class Segments:
         write_file(self.directory / MANIFEST_NAME, digest + b"\n" + source)
 
     def forget(self, names: Iterable[str]) -> None:
-        """Remove files that the manifest no longer names. Readers keep what they have open."""
+        """Remove files that the manifest no longer names. Readers keep what they have open.
+
+        What cannot be removed is nobody's: it goes when the collection is opened next.
+        """
         gone = list(names)
         for name in gone:
             self.infos.pop(name, None)
@@ -233,14 +246,20 @@ class Segments:
         return self.directory / f"{name}.{suffix}"
 
     def _remove(self, names: Iterable[str]) -> None:
-        for name in names:
-            for path in self.directory.glob(f"{name}.*"):
-                path.unlink(missing_ok=True)
+        try:
+            for name in names:
+                for path in self.directory.glob(f"{name}.*"):
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("segments in %s: files stay behind: %s", self.directory, error)
 
     def _remove_unnamed(self) -> None:
-        for path in self.directory.iterdir():
-            if path.name != MANIFEST_NAME and path.stem not in self.infos:
-                path.unlink()
+        try:
+            for path in list(self.directory.iterdir()):
+                if path.name != MANIFEST_NAME and path.stem not in self.infos:
+                    path.unlink()
+        except OSError as error:
+            log.warning("segments in %s: files stay behind: %s", self.directory, error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,8 @@ def take(source: sqlite3.Connection, name: str, directory: Path) -> Snapshot:
     temporary = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.tmp")
     try:
         with translated(temporary), database.translated(temporary / database.FILE_NAME):
+            for left in directory.parent.glob(f".{directory.name}.*.tmp"):
+                shutil.rmtree(left)  # of a try that failed
             temporary.mkdir(parents=True)
             _copy(source, temporary / database.FILE_NAME)
             snapshot = _describe(source, name, temporary, directory)

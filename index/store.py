@@ -8,6 +8,8 @@ collections/.<name>.<what>  a collection that is being made or removed; cleared 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -28,8 +30,10 @@ from index.errors import (
     CollectionExists,
     CollectionNotFound,
     DataDamaged,
+    DiskFull,
     EtagMismatch,
     FormatTooNew,
+    StorageFailed,
     StoreError,
 )
 from index.files import DirectoryLock, sync_directory, translated, write_file
@@ -38,6 +42,8 @@ from index.settings import StoreSettings
 from index.spec import JSON, CollectionSpec
 
 FORMAT = 1
+
+log = logging.getLogger(__name__)
 
 
 class Store:
@@ -50,15 +56,17 @@ class Store:
         self._damaged: dict[str, StoreError] = {}
         self._lock = threading.RLock()
         self._closed = False
+        self._unsettled = False  # the disk may hold collections that are not open
         self._home = directory / "collections"
         with translated(directory):
             self._home.mkdir(parents=True, exist_ok=True)
             sync_directory(directory)
             self._directory_lock = DirectoryLock(directory / "LOCK")
         try:
-            self._check_format()
-            self._clear_leftovers()
-            self._open_all()
+            with translated(directory):
+                self._check_format()
+                self._clear_leftovers()
+                self._open_all()
         except BaseException:
             self.close()
             raise
@@ -68,13 +76,16 @@ class Store:
         """Open, or create, the data directory.
 
         Raises DirectoryInUse, FormatTooNew, DiskFull, StorageFailed. A damaged collection does
-        not keep the others from being served: it is in `damaged`, and asking for it raises.
+        not keep the others from being served: it is in `damaged`, and asking for it raises. One
+        that an input/output error or a full disk kept shut is tried again when it is asked for.
         """
         return cls(directory, settings or StoreSettings())
 
     @property
     def damaged(self) -> Mapping[str, StoreError]:
         """Collections that could not be opened, by name, with the reason."""
+        with self._lock:
+            self._settle()
         return MappingProxyType(self._damaged)
 
     def create(self, spec: CollectionSpec) -> Collection:
@@ -92,7 +103,7 @@ class Store:
     def collection(self, name: str) -> Collection:
         """Raises CollectionNotFound, or what is wrong with a damaged one."""
         with self._lock:
-            self._check_open()
+            self._settle()
             if name in self._damaged:
                 raise self._damaged[name]
             if name not in self._collections:
@@ -102,7 +113,7 @@ class Store:
     def list(self) -> list[Collection]:
         """All that can be used, by name."""
         with self._lock:
-            self._check_open()
+            self._settle()
             return [self._collections[name] for name in sorted(self._collections)]
 
     def update(
@@ -131,15 +142,17 @@ class Store:
             self._check_open()
             if name not in self._damaged:
                 self._check_etag(self.collection(name), etag)
-            collection = self._collections.pop(name, None)
-            self._damaged.pop(name, None)
-            if collection is not None:
-                collection.close()
             directory = self._home / f".{name}.deleting"
             with translated(directory):
-                (self._home / name).rename(directory)
-                sync_directory(self._home)
-                shutil.rmtree(directory)
+                _remove(directory)
+                collection = self._collections.pop(name, None)
+                self._damaged.pop(name, None)
+                with self._uncertain():
+                    if collection is not None:
+                        collection.close()
+                    (self._home / name).rename(directory)
+                    sync_directory(self._home)
+            _discard(directory)  # it is gone already; the rest is tidying
 
     def restore(self, snapshot: Path, name: str) -> Collection:
         """A new collection `name` from a snapshot, whose files are verified first.
@@ -162,7 +175,7 @@ class Store:
         beside it in a directory `damaged-<time>`. Nobody else can use the store meanwhile.
         """
         with self._lock:
-            self._check_open()
+            self._settle()
             damaged = set()
             if name in self._damaged:
                 if isinstance(self._damaged[name], FormatTooNew):
@@ -191,9 +204,10 @@ class Store:
             if self._closed:
                 return
             self._closed = True
-            for collection in self._collections.values():
-                collection.close()
-            self._directory_lock.release()
+            with contextlib.ExitStack() as last:
+                last.callback(self._directory_lock.release)
+                for collection in self._collections.values():
+                    last.callback(collection.close)
 
     def __enter__(self) -> Self:
         return self
@@ -205,20 +219,56 @@ class Store:
     def _making(self, name: str) -> Iterator[Path]:
         """A directory to fill; then it gets its name, durably, and is opened."""
         temporary = self._home / f".{name}.making"
+        with self._uncertain():
+            try:
+                with translated(temporary), database.translated(temporary):
+                    _remove(temporary)
+                    temporary.mkdir()
+                    yield temporary
+                    sync_directory(temporary)
+                    temporary.rename(self._home / name)
+                    sync_directory(self._home)
+            except BaseException:
+                _discard(temporary)
+                raise
+            self._collections[name] = Collection(self._home / name, self.settings)
+
+    @contextmanager
+    def _uncertain(self) -> Iterator[None]:
+        """What fails here may have happened all the same: the disk will be asked."""
         try:
-            with translated(temporary), database.translated(temporary):
-                temporary.mkdir()
-                yield temporary
-                sync_directory(temporary)
-                temporary.rename(self._home / name)
-                sync_directory(self._home)
+            yield
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            self._unsettled = True
             raise
-        self._collections[name] = Collection(self._home / name, self.settings)
+
+    def _settle(self) -> None:
+        """Open what is on the disk and not open, unless it is known to be damaged."""
+        self._check_open()
+        if not self._unsettled:
+            return
+        try:
+            names = sorted(os.listdir(self._home))
+        except OSError as error:  # what is open can be used all the same
+            log.warning("%s: %s", self._home, error)
+            return
+        self._unsettled = False
+        for name in names:
+            known = name in self._collections or not _may_pass(self._damaged.get(name))
+            if not known and not name.startswith("."):
+                self._open_one(name)
+
+    def _open_one(self, name: str) -> None:
+        try:
+            self._collections[name] = Collection(self._home / name, self.settings)
+        except StoreError as error:
+            self._damaged[name] = error
+            self._unsettled = self._unsettled or _may_pass(error)
+        else:
+            self._damaged.pop(name, None)
 
     def _check_new(self, name: str) -> None:
-        self._check_open()
+        self._settle()
         if name in self._collections or name in self._damaged:
             raise CollectionExists(name)
 
@@ -244,11 +294,28 @@ class Store:
 
     def _clear_leftovers(self) -> None:
         for path in self._home.glob(".*"):
-            shutil.rmtree(path)
+            _discard(path)
 
     def _open_all(self) -> None:
         for name in sorted(os.listdir(self._home)):
-            try:
-                self._collections[name] = Collection(self._home / name, self.settings)
-            except StoreError as error:
-                self._damaged[name] = error
+            if not name.startswith("."):
+                self._open_one(name)
+
+
+def _may_pass(error: StoreError | None) -> bool:
+    """Whether trying once more may help; None is no error yet."""
+    return error is None or isinstance(error, StorageFailed | DiskFull)
+
+
+def _remove(directory: Path) -> None:
+    """With all that is in it, if it is there. Raises OSError."""
+    if directory.exists():
+        shutil.rmtree(directory)
+
+
+def _discard(directory: Path) -> None:
+    """The same, but what cannot be removed stays: opening, or who needs the name, tries again."""
+    try:
+        _remove(directory)
+    except OSError as error:
+        log.warning("%s stays behind: %s", directory, error)

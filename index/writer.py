@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from index import files
 from index.changes import Change, Once, Transaction
 from index.database import free_bytes, translated
 from index.documents import Written
@@ -87,7 +88,7 @@ class Writer:
         size = min(len(self._waiting), self._settings.group_writes_max)
         tickets = [self._waiting.popleft() for _ in range(size)]
         try:
-            with translated(self._path):
+            with files.translated(self._path), translated(self._path):
                 self._commit(tickets)
         except Exception as error:
             for ticket in tickets:

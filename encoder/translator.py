@@ -117,7 +117,7 @@ def load_translator(directory: Path) -> Translator:
                 tensors[f"encoder.{name}"] = value
     if config.tied_tables:
         tensors["decoder.embeddings.word.weight"] = tensors["encoder.embeddings.word.weight"]
-    return _filled(config, tensors)
+    return filled(config, tensors)
 
 
 def begin_translator(config: TranslationConfig, directory: Path) -> Translator:
@@ -152,7 +152,8 @@ def save_translator(directory: Path, model: Translator) -> None:
     write_translation_config(folder, model.config)
 
 
-def _filled(config: TranslationConfig, tensors: dict[str, Tensor]) -> Translator:
+def filled(config: TranslationConfig, tensors: dict[str, Tensor]) -> Translator:
+    """A translator of these weights, in fp32, dropout off. Raises UnsupportedModel."""
     with torch.device("meta"):  # no memory and no random numbers for what is filled next
         model = Translator(config)
     for name, value in model.state_dict().items():

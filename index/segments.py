@@ -104,7 +104,8 @@ class Segments:
                 try:
                     self._verify(info, suffix)
                 except DataDamaged as damage:
-                    problems.append(damage)
+                    if self.infos.get(info.name) is info:  # else it was just replaced
+                        problems.append(damage)
         return problems
 
     def build(self, parts: Sequence[Part], stopped: Callable[[], bool]) -> Part | None:
@@ -218,6 +219,7 @@ class Segments:
             for start in range(0, count, WRITTEN_VECTORS):
                 block = where.gather(parts, slice(start, start + WRITTEN_VECTORS), self._width)
                 file.write(block.astype("<f4", copy=False).tobytes())
+            file.flush()
             os.fsync(file.fileno())
         matrix = self._map(name, count)
         index = None

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ from index.torture.history import (
     history,
     shown_by,
 )
+from index.torture.place import temporary_home
 from index.torture.watching import watched
 
 
@@ -198,7 +197,7 @@ def litter(home: Path) -> list[str]:
 def calls_of(kind: Kind) -> int:
     """How many calls of the history can fail so."""
     quiet = Fault(kind, When.EARLY, 0)
-    with _home() as home:
+    with temporary_home() as home:
         saboteur = Saboteur(quiet)
         world = World(home)
         with watched(home, saboteur):
@@ -217,21 +216,8 @@ def every_fault(*, every: int = 1, first: int = 1) -> Iterator[Fault]:
 
 def run(faults: Iterable[Fault]) -> Iterator[Outcome]:
     for fault in faults:
-        with _home() as home:
+        with temporary_home() as home:
             yield suffer(fault, home)
-
-
-class _home:
-    """A temporary directory."""
-
-    def __enter__(self) -> Path:
-        memory = Path("/dev/shm")  # faults need no disk that turns
-        place = memory if os.access(memory, os.W_OK) else None
-        self._path = Path(tempfile.mkdtemp(prefix="polyseme-faults-", dir=place)).resolve()
-        return self._path
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._path, ignore_errors=True)
 
 
 def summary(outcomes: Iterable[Outcome]) -> tuple[Counter[str], list[Outcome]]:

@@ -62,13 +62,15 @@ class Import(_Command):
 
 
 class Export(_Command):
-    """Write ONNX graphs into an imported model directory, each proven against torch first.
+    """Write ONNX graphs into a model directory, each proven against torch first.
 
     A graph that does not answer as the torch model does on the sample texts is not written, and
     the exit status is 1. fp32 must agree to 1e-5; int8 and fp16 by cosine.
     """
 
-    directory: CliPositionalArg[Path] = Field(description="written by polyseme-model import")
+    directory: CliPositionalArg[Path] = Field(
+        description="written by polyseme-model import, pretrain or finetune"
+    )
     precision: tuple[Precision, ...] = Field(
         default=tuple(Precision),
         description="which to write: fp32 is exact, int8 several times faster on a CPU, "

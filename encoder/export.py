@@ -11,9 +11,11 @@ from torch import nn
 
 from encoder.checkpoint import load_head, load_sentence_encoder
 from encoder.graph import GraphBuilder, WeightsFile
+from encoder.importing import describe_directory
 from encoder.int8 import Int8
 from encoder.linear import Arithmetic, Floats, Fp16, Fp32
 from encoder.manifest import (
+    MANIFEST_NAME,
     Graph,
     Manifest,
     Precision,
@@ -28,7 +30,7 @@ from encoder.parity import NoParity, Reference, require
 from encoder.sample import channel_peaks, sample_batches
 from encoder.tokenizer import Tokenizer
 
-__all__ = ["NoParity", "export_directory", "write_graphs"]
+__all__ = ["NoParity", "export_directory", "numbers", "replace_graphs", "write_graphs"]
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -39,11 +41,14 @@ def export_directory(
     precisions: Sequence[Precision] = tuple(Precision),
     progress: Progress = lambda _: None,
 ) -> Manifest:
-    """Write the graphs of an imported model directory and record how closely they answer.
+    """Write the graphs of a model directory and record how closely they answer.
 
-    Existing graphs of these precisions are replaced. Raises NoParity when one does not answer as
-    the torch model does: that precision's graphs are then not written.
+    A directory without `polyseme.json`, as training writes it, is described first. Existing
+    graphs of these precisions are replaced. Raises NoParity when one does not answer as the torch
+    model does: that precision's graphs are then not written.
     """
+    if (directory / "config.json").is_file() and not (directory / MANIFEST_NAME).exists():
+        describe_directory(directory)
     manifest = read_manifest(directory)
     model = load_sentence_encoder(directory)
     tokenizer = Tokenizer(directory / "tokenizer.json")
@@ -58,7 +63,7 @@ def export_directory(
             progress(f"{precision}: comparing their answers with torch's")
             parity = reference.compare(Path(folder), precision)
             require(precision, parity)
-            _replace(Path(folder) / "onnx" / precision, directory / "onnx" / precision)
+            replace_graphs(Path(folder) / "onnx" / precision, directory / "onnx" / precision)
         parities = {**manifest.precisions, precision: parity}
         manifest = manifest.model_copy(update={"precisions": parities})
         write_manifest(directory, manifest)
@@ -96,7 +101,7 @@ def _build(
     graph: Graph, builder: GraphBuilder, model: SentenceEncoder, arithmetic: Arithmetic
 ) -> GraphBuilder:
     config = model.encoder.config
-    network = Network(builder, config, _numbers(model.encoder), arithmetic)
+    network = Network(builder, config, numbers(model.encoder), arithmetic)
     if graph is Graph.STATIC:
         ids = builder.input("ids", ["ids"])
         builder.output("static", network.static(ids), ["ids", config.width])
@@ -123,15 +128,16 @@ def _build_fill(
     builder: GraphBuilder, model: MaskedLanguageModel, arithmetic: Arithmetic
 ) -> GraphBuilder:
     config = model.encoder.config
-    network = Network(builder, config, _numbers(model.encoder), arithmetic)
+    network = Network(builder, config, numbers(model.encoder), arithmetic)
     ids, mask = (builder.input(name, ["batch", "tokens"]) for name in ("ids", "mask"))
     places = builder.input("places", ["places", 2])
-    logits = network.logits(network.layers(ids, mask).states[-1], places, _numbers(model))
+    logits = network.logits(network.layers(ids, mask).states[-1], places, numbers(model))
     builder.output("logits", logits, ["places", config.vocab_size])
     return builder
 
 
-def _numbers(module: nn.Module) -> dict[str, Floats]:
+def numbers(module: nn.Module) -> dict[str, Floats]:
+    """The module's weights by their names."""
     return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
 
 
@@ -154,7 +160,8 @@ def _arithmetic(
             return Int8(channel_peaks(model, sample))
 
 
-def _replace(new: Path, old: Path) -> None:
-    old.parent.mkdir(exist_ok=True)
+def replace_graphs(new: Path, old: Path) -> None:
+    """Put the folder `new` where `old` is, or was not yet."""
+    old.parent.mkdir(exist_ok=True, parents=True)
     shutil.rmtree(old, ignore_errors=True)
     new.rename(old)

@@ -46,17 +46,37 @@ def import_directory(
     """
     if out.exists():
         raise FileExistsError(f"{out} exists; a model is never overwritten")
-    model = load_sentence_encoder(source)  # refuses what we could not export
+    load_sentence_encoder(source)  # refuses what we could not export, before anything is copied
+    _copy(source, out, read_sentence_settings(source).projection)
+    return describe_directory(
+        out,
+        name=name or source.resolve().name,
+        word_layers=word_layers,
+        dimensions_choices=dimensions_choices,
+    )
+
+
+def describe_directory(
+    directory: Path,
+    *,
+    name: str = "",
+    word_layers: Sequence[int] = (),
+    dimensions_choices: Sequence[int] = (),
+) -> Manifest:
+    """Write the `polyseme.json` of a directory that has none: what training wrote, for example.
+
+    The arguments and errors are those of `import_directory`; nothing else is changed.
+    """
+    model = load_sentence_encoder(directory)
     config = model.encoder.config
-    settings = read_sentence_settings(source)
-    _copy(source, out, settings.projection)
-    tokenizer = Tokenizer(out / "tokenizer.json")
+    settings = read_sentence_settings(directory)
+    tokenizer = Tokenizer(directory / "tokenizer.json")
     if tokenizer.vocab_size > config.vocab_size:
         raise UnsupportedModel(
             f"the tokenizer has {tokenizer.vocab_size} tokens; the model knows {config.vocab_size}"
         )
     manifest = Manifest(
-        name=name or source.resolve().name,
+        name=name or directory.resolve().name,
         width=model.width,
         states_width=config.width,
         layers=config.layers,
@@ -68,10 +88,10 @@ def import_directory(
         prompts=settings.prompts,
         dimensions_choices=tuple(dimensions_choices),
         word_layers=tuple(word_layers)
-        or default_word_layers(config.layers, sentences=(source / "modules.json").is_file()),
+        or default_word_layers(config.layers, sentences=(directory / "modules.json").is_file()),
     )
-    write_manifest(out, manifest)
-    return read_manifest(out)
+    write_manifest(directory, manifest)
+    return read_manifest(directory)
 
 
 def default_word_layers(layers: int, *, sentences: bool) -> tuple[int, ...]:

@@ -142,3 +142,11 @@ def test_a_vocabulary_alone_becomes_the_same_tokenizer(saved, minilm_source, tmp
 def test_an_import_never_overwrites(saved, tiny):
     with pytest.raises(FileExistsError, match="never overwritten"):
         import_directory(saved("bert"), tiny)
+
+
+def test_a_directory_that_training_wrote_is_described_and_exported(saved, tmp_path):
+    directory = saved("modernbert").rename(tmp_path / "mine")
+
+    export_directory(directory, precisions=[Precision.FP32])
+
+    assert Encoder.load(directory, precision=Precision.FP32).name == "mine"

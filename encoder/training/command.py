@@ -151,26 +151,55 @@ class Snapshot(_Common):
 class Finetune(BaseModel):
     """Teach a pretrained model sentence vectors, from a teacher's and from pairs of texts.
 
-    The recipe says which pairs (its sources, translations and `sentences` table). A run that was
-    killed goes on with --resume.
+    The recipe says which pairs (its sources, translations and `sentences` table). The teacher
+    reads each text once; its vectors stay in the cache. A run that was killed goes on with
+    --resume.
     """
 
-    weights: Path = Field(description="model directory to begin with: model/ of a pretraining run")
     teacher: Path = Field(description="directory of the sentence encoder to learn from")
     text: Path = Field(description="folder of text, as for pretrain")
     recipe: Path = Field(description="TOML file that decides the run")
     out: Path = Field(description="folder of the run")
-    cache: Path | None = Field(default=None, description="folder for cleaned text, as for pretrain")
+    weights: Path | None = Field(
+        default=None,
+        description="model directory to begin with: model/ of a pretraining run; needed for all "
+        "but --prepare-only",
+    )
+    cache: Path | None = Field(
+        default=None,
+        description="folder for cleaned text, as for pretrain, and for the teacher's vectors",
+    )
+    evaluation: Path | None = Field(
+        default=None,
+        description="folder with sts/stsb/stsb-{en,de,fr}-dev.tsv (.xz), to judge the vectors by "
+        "while they are learnt; never trained on",
+    )
+    steps: PositiveInt | None = Field(
+        default=None, description="length of the run, in place of the recipe's"
+    )
     resume: CliImplicitFlag[bool] = Field(
         default=False, description="go on from the run's last checkpoint"
+    )
+    dry_run: CliImplicitFlag[bool] = Field(
+        default=False,
+        description="read all text, try a few steps, say what time and memory teacher and run "
+        "will take, and train nothing; the prepared text is kept",
+    )
+    prepare_only: CliImplicitFlag[bool] = Field(
+        default=False, description="compute the teacher's vectors, and train nothing"
     )
     threads: PositiveInt | None = Field(default=None, description="of a CPU (default: all)")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="of matrix products; auto takes bf16 where it is fast"
     )
+    compiled: CliImplicitFlag[bool] = Field(
+        default=False, description="run the encoder through torch.compile (needs a C++ compiler)"
+    )
     checkpoint_s: PositiveFloat = Field(default=300.0, description="seconds between checkpoints")
 
     def cli_cmd(self) -> None:
+        if self.weights is None and not self.prepare_only:
+            sys.exit("finetune needs --weights, unless it has --prepare-only")
         with _refusing():
             self._run()
 
@@ -178,25 +207,37 @@ class Finetune(BaseModel):
         from encoder.training.recipe import load_recipe
 
         recipe = load_recipe(self.recipe)
+        if self.steps:
+            rules = recipe.sentences.model_copy(update={"steps": self.steps})
+            recipe = recipe.model_copy(update={"sentences": rules})
         # torch takes seconds to import; --help and a misspelt key must not
-        from encoder.training.sentence import SentenceTraining, Teacher
-        from encoder.training.sentence_pairs import load_kinds
-        from encoder.training.sentence_run import SentenceRun
+        from encoder.training.run import Interrupted
+        from encoder.training.sentence_stage import SentenceStage, StageSettings
         from encoder.training.workers import Workers
 
         device = Workers.join().device
-        kinds = load_kinds(self.text, recipe, self.cache or self.out / "cache")
-        print(", ".join(f"{len(kind.pairs):,} {kind.name}" for kind in kinds))
-        training = SentenceTraining(
-            recipe,
-            self.weights,
-            Teacher(self.teacher, recipe.sentences.text_tokens_max, device),
-            kinds,
+        settings = StageSettings(
+            weights=self.weights,
+            teacher=self.teacher,
+            text=self.text,
+            out=self.out,
+            cache=self.cache or self.out / "cache",
+            evaluation=self.evaluation,
             device=device,
             precision=_precision(self.precision, device.type, self.threads),
+            compiled=self.compiled,
         )
-        run = SentenceRun(training, recipe, self.weights, self.out)
-        model = run.train(resume=self.resume, checkpoint_s=self.checkpoint_s)
+        stage = SentenceStage(recipe, settings)
+        if self.dry_run:
+            stage.rehearse(print)
+            return
+        stage.teach(print)
+        if self.prepare_only:
+            return
+        try:
+            model = stage.train(resume=self.resume, checkpoint_s=self.checkpoint_s)
+        except Interrupted as end:
+            sys.exit(f"{end}; go on with --resume")
         print(f"{model}: {recipe.sentences.steps:,} steps")
 
 

@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
@@ -146,17 +147,86 @@ class Sentences(Part):
     dimensions: tuple[PositiveInt, ...] = (384, 256, 128, 64)  # that a vector may be cut to
     steps: PositiveInt = 8000
     step_pairs: Annotated[int, Field(ge=2)] = 64
+    step_tokens: NonNegativeInt = 0  # above 0: a step has about so many, and not `step_pairs`
+    micro_tokens: PositiveInt = 4096  # padded, in one pass through the model
     text_tokens_max: PositiveInt = 96  # longer texts are cut
+    teacher_tokens_max: PositiveInt | None = None  # as `text_tokens_max` unless given
+    optimizer: Literal["adamw", "muon"] = "adamw"
     rate: PositiveFloat = 5e-4
+    matrix_rate: PositiveFloat = 1e-3  # Muon's
     warm_up_share: Share = 0.05
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     temperature: PositiveFloat = 0.05  # of similarities
+    cosine_weight: NonNegativeFloat = 1.0
     similarity_weight: NonNegativeFloat = 1.0
     contrast_weight: NonNegativeFloat = 0.5
+    contrast_same_above: PositiveFloat = 2.0  # no negatives: texts whose teacher's cosine is above
     file_pairs_max: PositiveInt = 100_000  # of one file, spread over it
     translation_share: Share = 0.5
     pair_share: Share = 0.2  # the rest of the steps has lines
     pairs: tuple[Source, ...] = ()  # English texts that belong together; language "en-en"
+    lines_max: PositiveInt = 200_000
+    line_characters: tuple[PositiveInt, PositiveInt] = (20, 400)  # neither heading nor chapter
+    sentence_share: Share = 0.0  # of the lines, of which one sentence alone is taken
+    masked_share: Share = 0.0  # of the steps, which guess hidden tokens of the text beside
+    masked_weight: NonNegativeFloat = 0.5  # of that loss
+    masked_rows: PositiveInt = 32
+    masked_row_tokens: Annotated[int, Field(ge=16)] = 128
+
+
+class TranslationPairs(Source):
+    """A TSV of translations. weight: how often its pairs are read, against one of weight 1."""
+
+    group: str = ""  # by whose name a stage weighs it; empty: the file's folder
+
+
+class TranslationAligned(Aligned):
+    """Two aligned files of translations."""
+
+    group: str = ""
+
+
+class TranslationStage(Part):
+    """A part of the translator's training, with a warm-up and a fall of the rate of its own."""
+
+    steps: PositiveInt
+    rate: PositiveFloat = 1e-3  # AdamW's, of the decoder; and of its tables
+    matrix_rate: PositiveFloat = 2e-3  # Muon's, of the decoder
+    encoder_share: Share = 0.0  # of those rates, for the encoder's own layers; 0 freezes them
+    warm_up_share: Share = 0.05
+    decay_share: Share = 0.5
+    rate_last: Share = 0.0  # of the rate, at the stage's end
+    weights: dict[str, NonNegativeFloat] = {}  # by group, times those of its files; otherwise 1
+
+
+class Translation(Part):
+    """How the encoder is taught to translate, in `train-translation`: every pair both ways."""
+
+    layers: PositiveInt = 2  # of the decoder
+    inner_width: PositiveInt = 512
+    heads: PositiveInt = 4
+    own_layers: NonNegativeInt = 2  # copies of the encoder's last; all of them: its tables too
+    own_table: bool = True  # for the decoder; False: the encoder's, which then stays as it is
+    tokens_max: PositiveInt = 96  # of a text, in training; longer pairs are left out
+    decoder_tokens_max: PositiveInt = 512
+    step_tokens: PositiveInt = 8192  # of sources and targets together, padding counted
+    micro_tokens: PositiveInt = 8192  # padded, in one pass through the model; sets peak memory
+    label_smoothing: Share = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    merge_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # BPE-dropout (Provilkov et al. 2020)
+    optimizer: Literal["muon", "adamw"] = "muon"
+    weight_decay: NonNegativeFloat = 0.01
+    clip_norm: PositiveFloat = 1.0
+    average_share: Share = 0.1  # of the last stage, its end, whose weights are averaged
+    stages: tuple[TranslationStage, ...] = (TranslationStage(steps=4000),)
+    pairs: tuple[TranslationPairs, ...] = ()
+    aligned: tuple[TranslationAligned, ...] = ()
+    joined: tuple[str, ...] = ()  # groups whose en-de and en-fr with one English text give de-fr
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return sum(stage.steps for stage in self.stages)
 
 
 class Recipe(Part):
@@ -185,6 +255,7 @@ class Recipe(Part):
     aligned: tuple[Aligned, ...] = ()
     evaluation: tuple[Evaluation, ...] = ()
     sentences: Sentences = Sentences()  # a stage of its own: no part of the pretraining's hash
+    translation: Translation = Translation()  # the same
 
     @model_validator(mode="after")
     def _check_stages(self) -> Self:
@@ -219,7 +290,8 @@ class Recipe(Part):
         So a key that is added later leaves the hash of older runs alone, and they can be
         resumed; in return a default, once published, is never changed.
         """
-        pretraining = self.model_copy(update={"sentences": Sentences()})
+        later = {"sentences": Sentences(), "translation": Translation()}
+        pretraining = self.model_copy(update=later)
         return hashlib.sha256(pretraining.choices().encode()).hexdigest()
 
     def with_tokens(self, tokens: int) -> "Recipe":

@@ -39,7 +39,7 @@ def rehearse(training: Pretraining, say: Callable[[str], None]) -> None:
     parameters = sum(p.numel() for p in training.model.parameters())
     say(f"{parameters:,} parameters; held-out text: {', '.join(held_out) or 'none'}")
     say(
-        f"memory: {_memory_bytes() / 2**20:,.0f} MiB at most so far; whole run: {duration(total_s)}"
+        f"memory: {memory_bytes() / 2**20:,.0f} MiB at most so far; whole run: {duration(total_s)}"
     )
 
 
@@ -59,7 +59,7 @@ def _count(recipe: Recipe, numbers: range) -> int:
     return len(numbers) - plain
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
     """The most this process ever held (Linux counts in KiB, macOS in bytes)."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024

@@ -3,141 +3,156 @@
 Four ideas in one loss: a text's vector is the teacher's (Hinton et al. 2015); a translation's
 vector is that of its English (Reimers and Gurevych 2020); a text is nearer to its partner than
 to the others of the batch (van den Oord et al. 2018); all of it holds for the first 256, 128 and
-64 values too (Kusupati et al. 2022).
+64 values too (Kusupati et al. 2022). Beside it some steps go on guessing hidden tokens, so that
+the trunk's word vectors and its masked-LM head stay good.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-import tokenizers
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoder.checkpoint import load_language_model, load_sentence_encoder, save_directory
+from encoder.checkpoint import load_language_model, save_directory
 from encoder.config import Pooling
+from encoder.evaluation.data import GradedPairs
 from encoder.model import SentenceEncoder
 from encoder.training.optimizers import Optimizers
-from encoder.training.recipe import Optimizer, Recipe, Sentences
-from encoder.training.sentence_pairs import Kind, PairBatch, PairBatches
+from encoder.training.recipe import Optimizer, Recipe
+from encoder.training.sentence_batches import SentenceBatches, TextPacker
+from encoder.training.sentence_loss import sentence_loss
+from encoder.training.sentence_masked import MaskedRows, held_out_losses, masked_loss
+from encoder.training.sentence_packing import Packed, means, seen
+from encoder.training.sentence_pairs import Kind
+from encoder.training.sentence_scores import score_graded, score_pairs
+from encoder.training.sentence_vectors import Vectors
 from encoder.training.vocabulary import SPECIAL_TOKENS
 
-EVALUATION_PAIRS_MAX = 500  # of each kind
-TEXTS_AT_ONCE = 128  # of an evaluation
+SHORT_TOKENS = 256  # up to which attention on a CPU is faster as plain matrix products
+EVALUATION_TEXTS = 512  # at once
+
+StatesOf: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class SentenceScores:
-    """On held-out pairs of one kind.
+class SentenceStep:
+    """What one step did: its losses (`masked` is None where no tokens were hidden), its size."""
 
-    cosine: the mean of vector times teacher's vector, over second texts
-    found:  the share of second texts that find their first as the nearest of all, in percent
-    """
-
+    total: float
     cosine: float
-    found: float
-
-
-class TextReader:
-    """Texts to padded ids and their mask, both (texts, tokens)."""
-
-    def __init__(self, file: Path, tokens_max: int, pad_id: int) -> None:
-        self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
-        self._tokenizer.enable_truncation(tokens_max)
-        self._tokenizer.enable_padding(pad_id=pad_id)
-
-    def read(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        encodings = self._tokenizer.encode_batch_fast(list(texts))
-        ids = np.array([encoding.ids for encoding in encodings], dtype=np.int64)
-        mask = np.array([encoding.attention_mask for encoding in encodings], dtype=np.bool_)
-        return torch.from_numpy(ids), torch.from_numpy(mask)
-
-
-class Teacher:
-    """A sentence encoder that is read and never trained."""
-
-    def __init__(self, directory: Path, tokens_max: int, device: torch.device) -> None:
-        self._model = load_sentence_encoder(directory).to(device)
-        pad_id = self._model.encoder.config.pad_id
-        self._reader = TextReader(directory / "tokenizer.json", tokens_max, pad_id)
-        self._device = device
-
-    @property
-    def width(self) -> int:
-        """The length of its vectors."""
-        return self._model.width
-
-    @torch.no_grad()
-    def vectors(self, texts: Sequence[str]) -> Tensor:
-        """(texts, width), each of length 1."""
-        ids, mask = self._reader.read(texts)
-        return F.normalize(self._model(ids.to(self._device), mask.to(self._device)).float(), dim=-1)
+    similar: float
+    contrast: float
+    masked: float | None
+    tokens: int
 
 
 class SentenceTraining:
     """A pretrained encoder that learns a teacher's sentence vectors.
 
-    Raises ValueError if the teacher's vectors have another length than the recipe's.
+    masked: the rows of the steps that guess hidden tokens too
+    graded: pairs by language whose grades the vectors are judged by
+    Raises ValueError if the teacher's vectors have another length than the recipe's, and
+    KeyError if the teacher has not read all that the pairs need.
     """
 
     def __init__(
         self,
         recipe: Recipe,
         base: Path,
-        teacher: Teacher,
+        vectors: Vectors,
         kinds: Sequence[Kind],
         *,
         device: torch.device,
         precision: torch.dtype = torch.float32,
+        compiled: bool = False,
+        masked: MaskedRows | None = None,
+        graded: Mapping[str, GradedPairs] | None = None,
     ) -> None:
         rules = recipe.sentences
-        if teacher.width != rules.width:
+        if vectors.width != rules.width:
             raise ValueError(
-                f"the teacher's vectors have {teacher.width} values, not {rules.width}"
+                f"the teacher's vectors have {vectors.width} values, not {rules.width}"
             )
         self._rules = rules
-        self._teacher = teacher
+        self._vectors = vectors
         self._kinds = kinds
-        self._batches = PairBatches(kinds, rules.step_pairs, recipe.seed)
         self._device = device
         self._precision = precision
         self._base = base
+        self._masked = masked
+        self._graded = graded or {}
         self._language_model = load_language_model(base).to(device)
         config = self._language_model.encoder.config
         torch.manual_seed(recipe.seed)
         projection = nn.Linear(config.width, rules.width, bias=False)
         self.model = SentenceEncoder(self._language_model.encoder, Pooling.MEAN, projection)
         self.model.to(device).train()
-        self._reader = TextReader(base / "tokenizer.json", rules.text_tokens_max, config.pad_id)
-        settings = Optimizer(name="adamw", rate=rules.rate, weight_decay=0.01)
-        self._optimizers = Optimizers(settings, self.model.named_parameters())
-        self._trained: list[Tensor] = list(self.model.parameters())
+        self._packer = TextPacker(base, config, rules)
+        self.batches = SentenceBatches(kinds, vectors, self._packer, rules, seed=recipe.seed)
+        self._states = _compiled(self._eager_states, device) if compiled else self._eager_states
+        everything = nn.ModuleDict({"head": self._language_model, "projection": projection})
+        named = list(everything.named_parameters())
+        self._trained: list[Tensor] = [parameter for _, parameter in named]
+        settings = Optimizer(
+            name=rules.optimizer,
+            rate=rules.rate,
+            matrix_rate=rules.matrix_rate,
+            weight_decay=0.01,
+        )
+        self._optimizers = Optimizers(settings, named)
         self._average = [p.detach().clone() for p in self._trained]
         self.steps_done = 0
 
-    def train(self) -> float:
-        """Do the next step; returns its loss."""
-        batch = self._batches.read(self.steps_done)
+    def train(self) -> SentenceStep:
+        """Do the next step."""
+        batch = self.batches.at(self.steps_done)
+        target = batch.target.to(self._device, non_blocking=True)
         with self._autocast():
-            target = self._targets(batch)
-            ids, mask = self._reader.read(batch.firsts + batch.seconds)
-            vectors = self.model(ids.to(self._device), mask.to(self._device)).float()
+            vectors = self._vectors_of(batch.chunks, len(target)).float()
         loss = sentence_loss(vectors, target, self._rules)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no annotation for it
-        torch.nn.utils.clip_grad_norm_(self._trained, 1.0)
+        loss.total.backward()  # type: ignore[no-untyped-call]  # torch has no annotation for it
+        masked = self._guess()
+        nn.utils.clip_grad_norm_(self._trained, 1.0)
         self._optimizers.step(self._rate_share())
         self.steps_done += 1
         self._update_average()
+        parts = torch.stack([loss.total.detach(), loss.cosine, loss.similar, loss.contrast])
+        total, cosine, similar, contrast = parts.tolist()
+        return SentenceStep(total, cosine, similar, contrast, masked, batch.tokens)
+
+    def _guess(self) -> float | None:
+        """Add the gradients of guessing hidden tokens, in the steps that do so; their loss."""
+        rows = self._masked.at(self.steps_done) if self._masked else None
+        if rows is None:
+            return None
+        with self._autocast():
+            loss = masked_loss(self._language_model, rows, self._device)
+        (self._rules.masked_weight * loss).backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
-    def _targets(self, batch: PairBatch) -> Tensor:
-        if batch.same:
-            return self._teacher.vectors(batch.firsts).repeat(2, 1)
-        return self._teacher.vectors(batch.firsts + batch.seconds)
+    def _vectors_of(self, chunks: Sequence[Packed], texts: int) -> Tensor:
+        """The vectors of the chunks' texts, (texts, width), of any length."""
+        every = [c.owners.to(self._device, non_blocking=True) for c in chunks]
+        states = [
+            self._states(c.ids.to(self._device, non_blocking=True), owners)
+            for c, owners in zip(chunks, every, strict=True)
+        ]
+        pooled = means(states, every, texts)
+        return pooled if self.model.projection is None else self.model.projection(pooled)
+
+    def _eager_states(self, ids: Tensor, owners: Tensor) -> Tensor:
+        """The encoder's last states, (rows, tokens, width)."""
+        # As matrix products, not as one kernel: of 20 tokens, with padding, forth and back, 5,500
+        # tokens/s and core for 3,000.
+        short = ids.device.type == "cpu" and ids.shape[1] <= SHORT_TOKENS
+        states: Tensor = self.model.encoder(ids, seen(owners), explain=short).last
+        return states
 
     def _autocast(self) -> torch.autocast:
         enabled = self._precision != torch.float32
@@ -166,29 +181,35 @@ class SentenceTraining:
             with torch.no_grad():
                 torch._foreach_copy_(self._trained, own)
 
-    def evaluate(self) -> dict[str, SentenceScores]:
-        """Scores of each kind on its held-out pairs, with the averaged weights."""
-        with self.averaged(), torch.no_grad():
-            return {
-                kind.name: self._scores(kind) for kind in self._kinds if len(kind.held_out) >= 2
+    def evaluate(self) -> dict[str, Any]:
+        """Scores with the averaged weights, as a line of the curves.
+
+        pairs:  of each kind, on its held-out pairs
+        sts:    by language and length of vector, Spearman times 100 on graded pairs
+        masked: by language, nats on held-out text; where the run guesses hidden tokens
+        """
+        # Its last batches have shapes of their own, which are not worth compiling for.
+        eager = torch.compiler.set_stance("force_eager")
+        with self.averaged(), torch.no_grad(), self._autocast(), eager:
+            kinds = [kind for kind in self._kinds if len(kind.held_out) >= 2]
+            pairs = {kind.name: score_pairs(kind, self._vectors, self.embed) for kind in kinds}
+            sts = {
+                language: score_graded(graded, self.embed, self._rules.dimensions)
+                for language, graded in self._graded.items()
             }
+            held_out = self._masked.held_out if self._masked else {}
+            masked = held_out_losses(self._language_model, held_out, self._device)
+        return {"pairs": pairs, "sts": sts, "masked": masked}
 
-    def _scores(self, kind: Kind) -> SentenceScores:
-        pairs = kind.held_out[:: max(1, -(-len(kind.held_out) // EVALUATION_PAIRS_MAX))]
-        firsts, seconds = (self._encode([pair[side] for pair in pairs]) for side in (0, 1))
-        read = [pair[0] if kind.same else pair[1] for pair in pairs]
-        target = torch.cat([self._teacher.vectors(part) for part in _parts(read)])
-        nearest = (seconds @ firsts.T).argmax(dim=1)
-        right = nearest == torch.arange(len(pairs), device=nearest.device)
-        cosine = (seconds * target).sum(dim=-1).mean()
-        return SentenceScores(round(float(cosine), 4), round(100 * float(right.float().mean()), 1))
-
-    def _encode(self, texts: Sequence[str]) -> Tensor:
-        vectors = []
-        for part in _parts(texts):
-            ids, mask = self._reader.read(part)
-            vectors.append(self.model(ids.to(self._device), mask.to(self._device)).float())
-        return F.normalize(torch.cat(vectors), dim=-1)
+    @torch.no_grad()
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of length 1 of any texts, (texts, width)."""
+        parts = []
+        for begin in range(0, len(texts), EVALUATION_TEXTS):
+            ids = self._packer.ids(texts[begin : begin + EVALUATION_TEXTS])
+            vectors = self._vectors_of(self._packer.pack(ids), len(ids))
+            parts.append(F.normalize(vectors.float(), dim=-1).cpu().numpy())
+        return np.concatenate(parts)
 
     def write_model(self, directory: Path) -> None:
         """Write the averaged model, with the masked-LM head of the one it began with."""
@@ -205,57 +226,27 @@ class SentenceTraining:
         """For a checkpoint."""
         return {
             "steps_done": self.steps_done,
-            "model": self.model.state_dict(),
+            "model": self._language_model.state_dict(),
+            "projection": self.model.projection.state_dict() if self.model.projection else {},
             "average": self._average,
             "optimizers": self._optimizers.state(),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
-        self.model.load_state_dict(state["model"])
+        self._language_model.load_state_dict(state["model"])
+        if self.model.projection is not None:
+            self.model.projection.load_state_dict(state["projection"])
         for own, saved in zip(self._average, state["average"], strict=True):
             own.copy_(saved)
         self._optimizers.load(state["optimizers"])
         self.steps_done = int(state["steps_done"])
 
 
-def sentence_loss(vectors: Tensor, target: Tensor, rules: Sentences) -> Tensor:
-    """The mean over the lengths a vector may be cut to, of three losses.
-
-    vectors: (2 pairs, width), the firsts and then the seconds, of any length
-    target:  (2 pairs, width), the teacher's, of length 1
-    Against the teacher: 1 - cosine (at full width) and the divergence of the distributions
-    over the other texts of the batch. Between the pairs: cross-entropy of finding the partner.
-    """
-    dimensions = sorted({min(d, vectors.shape[1]) for d in (*rules.dimensions, rules.width)})
-    wanted = _others(target, rules.temperature).softmax(dim=-1)
-    total = 1 - F.cosine_similarity(vectors, target).mean()
-    for cut in dimensions:
-        short = F.normalize(vectors[:, :cut], dim=-1)
-        similar = F.kl_div(
-            _others(short, rules.temperature).log_softmax(dim=-1), wanted, reduction="batchmean"
-        )
-        contrast = _contrast(short, rules.temperature)
-        total = total + (
-            rules.similarity_weight * similar + rules.contrast_weight * contrast
-        ) / len(dimensions)
-    return total
-
-
-def _others(vectors: Tensor, temperature: float) -> Tensor:
-    """Similarities (n, n - 1) of each text with the others; itself would drown them."""
-    count = len(vectors)
-    scores = vectors @ vectors.T / temperature
-    beside = ~torch.eye(count, dtype=torch.bool, device=vectors.device)
-    return scores[beside].view(count, count - 1)
-
-
-def _contrast(vectors: Tensor, temperature: float) -> Tensor:
-    firsts, seconds = vectors.chunk(2)
-    scores = firsts @ seconds.T / temperature
-    own = torch.arange(len(firsts), device=vectors.device)
-    return (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
-
-
-def _parts(texts: Sequence[str]) -> list[Sequence[str]]:
-    return [texts[i : i + TEXTS_AT_ONCE] for i in range(0, len(texts), TEXTS_AT_ONCE)]
+def _compiled(states: StatesOf, device: torch.device) -> StatesOf:
+    if device.type == "cpu":
+        # Without it compiled scatters add from several threads in any order. It also fills new
+        # memory, which finds bugs but costs time (mypy misses the attribute).
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return torch.compile(states, dynamic=False)

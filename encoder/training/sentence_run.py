@@ -1,10 +1,16 @@
 """A run of the sentence stage in its folder: train, save, resume, finish."""
 
+import contextlib
 import hashlib
+import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 
@@ -15,10 +21,58 @@ from encoder.training.corpus import file_sha256
 from encoder.training.curves import Curves, plot, read_curves
 from encoder.training.progress import Progress
 from encoder.training.recipe import Recipe
-from encoder.training.sentence import SentenceTraining
+from encoder.training.run import Diverged, Interrupted
+from encoder.training.sentence import SentenceStep, SentenceTraining
+from encoder.training.sentence_pairs import Kind
 
-LOG_STEPS = 50  # between two lines of the curve
-EVALUATION_STEPS = 1000
+LOG_STEPS = 25  # between two lines of the curve
+EVALUATIONS = 16  # of a run
+EVALUATION_STEPS_MIN = 100
+
+
+class SentenceWindow:
+    """What happened since the last line of the curve, as means."""
+
+    def __init__(self) -> None:
+        self.clear()
+        self._speed = 0.0  # tokens/s, a running mean over the last tens of steps
+
+    def clear(self) -> None:
+        """Begin anew: a line was written."""
+        self._steps: list[SentenceStep] = []
+        self._seconds = 0.0
+
+    def add(self, step: SentenceStep, seconds: float) -> None:
+        """Count one step."""
+        self._steps.append(step)
+        self._seconds += seconds
+        now = step.tokens / max(seconds, 1e-9)
+        self._speed = now if not self._speed else 0.95 * self._speed + 0.05 * now
+
+    def note(self) -> str:
+        """For the progress bar."""
+        loss = f"loss {_mean([s.total for s in self._steps]):.3f}, " if self._steps else ""
+        return f"{loss}{self._speed:,.0f} tokens/s"
+
+    def line(self) -> dict[str, float]:
+        """For the curve; `masked` alone where tokens were hidden."""
+        steps = self._steps
+        found = {
+            "loss": _mean([s.total for s in steps]),
+            "cosine": _mean([s.cosine for s in steps]),
+            "similar": _mean([s.similar for s in steps]),
+            "contrast": _mean([s.contrast for s in steps]),
+        }
+        if masked := [s.masked for s in steps if s.masked is not None]:
+            found["masked"] = _mean(masked)
+        return {
+            **{name: round(value, 4) for name, value in found.items()},
+            "tokens_per_s": round(sum(s.tokens for s in steps) / max(self._seconds, 1e-9)),
+        }
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 class SentenceRun:
@@ -29,14 +83,18 @@ class SentenceRun:
         self._recipe = recipe
         self._out = out
         self._checkpoint = out / "checkpoint.pt"
+        self._stopping = False
         self._hashes = {
             "recipe_sha256": hashlib.sha256(recipe.choices().encode()).hexdigest(),
             "data_sha256": file_sha256(base / WEIGHTS),
         }
 
     def train(self, *, resume: bool, checkpoint_s: float) -> Path:
-        """Train to the end; returns the model's directory. Raises CheckpointRefused and
-        atomic.NotWritten."""
+        """Train to the end; returns the model's directory.
+
+        Raises CheckpointRefused, atomic.NotWritten, run.Diverged, and run.Interrupted after
+        SIGTERM or Ctrl-C, with the checkpoint written.
+        """
         if resume:
             content = load_checkpoint(self._checkpoint, **self._hashes)
             self._training.load(content["training"])
@@ -46,7 +104,8 @@ class SentenceRun:
             )
         self._out.mkdir(parents=True, exist_ok=True)
         curves = Curves(self._out / "curves.jsonl", steps_done=self._training.steps_done)
-        self._loop(curves, checkpoint_s)
+        with self._signals():
+            self._loop(curves, checkpoint_s)
         self._save()
         model = self._out / "model"
         if not model.exists():
@@ -56,23 +115,35 @@ class SentenceRun:
     def _loop(self, curves: Curves, checkpoint_s: float) -> None:
         total = self._recipe.sentences.steps
         progress = Progress("sentences", total, start=self._training.steps_done)
-        saved, losses = time.monotonic(), []
+        window = SentenceWindow()
+        saved = clock = time.monotonic()
         while self._training.steps_done < total:
-            losses.append(self._training.train())
+            done = self._training.train()
             step = self._training.steps_done
-            progress.update(step, f"loss {sum(losses[-LOG_STEPS:]) / len(losses[-LOG_STEPS:]):.3f}")
-            if step % LOG_STEPS == 0 or step == total:
-                recent = losses[-LOG_STEPS:]
-                curves.add({"step": step, "loss": round(sum(recent) / len(recent), 4)})
-                losses = []
-            if step % EVALUATION_STEPS == 0 or step == total:
-                scores = self._training.evaluate()
-                curves.add({"step": step, "held_out": {k: asdict(v) for k, v in scores.items()}})
-                print(f"step {step}: {scores}", file=sys.stderr)
-            if time.monotonic() - saved > checkpoint_s:
+            if not isfinite(done.total):
+                raise Diverged(f"the loss is {done.total} at step {step}: lower the recipe's rate")
+            window.add(done, time.monotonic() - clock)
+            progress.update(step, window.note())
+            self._record(curves, window)
+            if self._stopping or time.monotonic() - saved > checkpoint_s:
                 self._save()
                 saved = time.monotonic()
+            if self._stopping:
+                raise Interrupted(f"stopped after step {step} of {total}")
+            clock = time.monotonic()
         progress.finish()
+
+    def _record(self, curves: Curves, window: SentenceWindow) -> None:
+        """Write to the curves what is due: a function of the step, so the same after a resume."""
+        step, total = self._training.steps_done, self._recipe.sentences.steps
+        if step % LOG_STEPS == 0 or step == total:
+            curves.add({"step": step, **window.line()})
+            window.clear()
+        if step % evaluation_steps(total) == 0 or step == total:
+            scores = self._training.evaluate()
+            scores["pairs"] = {name: asdict(found) for name, found in scores["pairs"].items()}
+            curves.add({"step": step, "held_out": scores})
+            print(f"step {step}: {describe(scores)}", file=sys.stderr)
 
     def _save(self) -> None:
         save_checkpoint(
@@ -83,7 +154,52 @@ class SentenceRun:
                 "training": self._training.state(),
             },
         )
-        lines = read_curves(self._out / "curves.jsonl")
-        points = [(line["step"], line["loss"]) for line in lines if "loss" in line]
-        picture = plot({"loss": points}, f"{self._recipe.name}: sentence stage", across="steps")
+        picture = draw(read_curves(self._out / "curves.jsonl"), f"{self._recipe.name}: sentences")
         write_atomically(self._out / "curves.svg", picture.encode())
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let SIGTERM and Ctrl-C end the run after the step, with its checkpoint written."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._stopping = True
+
+        before = {kind: signal.signal(kind, stop) for kind in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+
+def evaluation_steps(steps: int) -> int:
+    """How many steps are between two evaluations of a run of so many."""
+    return max(EVALUATION_STEPS_MIN, steps // EVALUATIONS)
+
+
+def describe_pairs(kinds: Sequence[Kind]) -> str:
+    """How many pairs of each kind there are, in one line."""
+    return ", ".join(f"{len(kind.pairs):,} {kind.name}" for kind in kinds)
+
+
+def describe(scores: dict[str, Any]) -> str:
+    """An evaluation in one line."""
+    parts = [
+        f"{name} cosine {found['cosine']:.3f} found {found['found']:.0f} %"
+        for name, found in scores["pairs"].items()
+    ]
+    parts += [
+        f"STS-B dev {language} " + " / ".join(f"{value:.1f}" for value in by_length.values())
+        for language, by_length in scores["sts"].items()
+    ]
+    parts += [f"masked {language} {loss:.2f}" for language, loss in scores["masked"].items()]
+    return ", ".join(parts)
+
+
+def draw(lines: list[dict[str, Any]], title: str) -> str:
+    """An SVG of the losses over the steps."""
+    names = ("loss", "cosine", "similar", "contrast", "masked")
+    curves = {
+        name: [(line["step"], line[name]) for line in lines if name in line] for name in names
+    }
+    return plot(curves, title, across="steps")

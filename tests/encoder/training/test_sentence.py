@@ -5,16 +5,24 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from encoder.checkpoint import save_directory
+from encoder.checkpoint import load_sentence_encoder, save_directory
 from encoder.config import EncoderConfig, Pooling
+from encoder.evaluation.data import GradedPairs
 from encoder.model import Encoder, SentenceEncoder
 from encoder.training.checkpoints import CheckpointRefused
 from encoder.training.corpus import CorpusInvalid
-from encoder.training.recipe import Recipe, Sentences, Source
+from encoder.training.curves import read_curves
+from encoder.training.recipe import Sentences, Source
 from encoder.training.run import Run
-from encoder.training.sentence import SentenceTraining, Teacher, sentence_loss
-from encoder.training.sentence_pairs import Kind, PairBatches, load_kinds
+from encoder.training.sentence import SentenceTraining
+from encoder.training.sentence_loss import sentence_loss
+from encoder.training.sentence_masked import MaskedRows
+from encoder.training.sentence_pairs import load_kinds
+from encoder.training.sentence_rehearsal import rehearse_sentences, rehearse_teacher
 from encoder.training.sentence_run import SentenceRun
+from encoder.training.sentence_stage import SentenceStage, StageSettings
+from encoder.training.sentence_teacher import TorchTeacher
+from encoder.training.sentence_vectors import BlankVectors, TeacherVectors
 from encoder.training.workers import Workers
 
 RULES = Sentences(
@@ -55,68 +63,35 @@ def kinds(sentence_recipe, tiny_settings):
     return load_kinds(tiny_settings.text, sentence_recipe, tiny_settings.cache)
 
 
+@pytest.fixture(scope="module")
+def teacher(teacher_directory):
+    return TorchTeacher(teacher_directory, RULES.text_tokens_max, CPU)
+
+
+@pytest.fixture(scope="module")
+def vectors(teacher, kinds, tmp_path_factory):
+    vectors = TeacherVectors(tmp_path_factory.mktemp("vectors"), teacher)
+    vectors.compute(text for kind in kinds for text in kind.taught())
+    return vectors
+
+
+@pytest.fixture(scope="module")
+def masked_rows(sentence_recipe, tiny_data):
+    rules = RULES.model_copy(
+        update={"masked_share": 0.25, "masked_rows": 8, "masked_row_tokens": 16}
+    )
+    recipe, data = tiny_data
+    return MaskedRows(recipe.model_copy(update={"sentences": rules}), data)
+
+
 @pytest.fixture
-def start(sentence_recipe, base, teacher_directory, kinds):
-    def training():
-        teacher = Teacher(teacher_directory, RULES.text_tokens_max, CPU)
-        return SentenceTraining(sentence_recipe, base, teacher, kinds, device=CPU)
+def start(sentence_recipe, base, vectors, kinds):
+    def training(**changes):
+        rules = sentence_recipe.sentences.model_copy(update=changes.pop("rules", {}))
+        recipe = sentence_recipe.model_copy(update={"sentences": rules})
+        return SentenceTraining(recipe, base, vectors, kinds, device=CPU, **changes)
 
     return training
-
-
-def test_translations_come_with_english_first_and_lines_with_a_lower_cased_copy(
-    kinds, tiny_settings
-):
-    translations, lines = kinds
-
-    raw = (tiny_settings.text / "b.tsv").read_text().split("\n")
-    turned = {tuple(reversed(line.split("\t"))) for line in raw}
-    assert set(translations.pairs) <= turned
-    assert translations.same
-    assert lines.same
-    assert all(second == second.lower() for _, second in lines.pairs)
-    assert len(translations.pairs) + len(translations.held_out) == 200
-    assert len(lines.pairs) + len(lines.held_out) == 600
-
-
-def test_questions_and_answers_are_pairs_whatever_their_lengths(
-    sentence_recipe, tiny_settings, tmp_path
-):
-    (tmp_path / "a.txt").write_text((tiny_settings.text / "a.txt").read_text())
-    (tmp_path / "b.tsv").write_text((tiny_settings.text / "b.tsv").read_text())
-    rows = [f"What is {i}?\t" + f"It is the number {i}. " * 20 for i in range(150)]
-    (tmp_path / "qa.tsv").write_text("\n".join(rows))
-    rules = RULES.model_copy(update={"pairs": (Source(path="qa.tsv", language="en-en"),)})
-    recipe = sentence_recipe.model_copy(update={"sentences": rules})
-
-    kinds = {kind.name: kind for kind in load_kinds(tmp_path, recipe, tmp_path / "cache")}
-
-    pairs = kinds["pairs"]
-    assert len(pairs.pairs) + len(pairs.held_out) == 150
-    assert not pairs.same
-
-
-def test_text_without_english_is_refused(sentence_recipe, tiny_settings, tmp_path):
-    german = sentence_recipe.model_copy(
-        update={"sources": (Source(path="a.txt", language="de"),), "pairs": ()}
-    )
-
-    with pytest.raises(CorpusInvalid, match="no 16 English lines"):
-        load_kinds(tiny_settings.text, german, tmp_path)
-
-
-def test_the_pairs_of_a_step_follow_from_its_number_and_kinds_keep_their_shares():
-    kinds = [
-        Kind(name, [(f"{name}{i}", f"{i}") for i in range(50)], [], True, share)
-        for name, share in (("t", 0.7), ("l", 0.3))
-    ]
-    batches = [PairBatches(kinds, 8, seed=1).read(step) for step in range(200)]
-
-    again = PairBatches(kinds, 8, seed=1).read(123)
-    assert batches[123] == again
-    assert len(set(again.firsts)) == 8
-    counts = np.mean([batch.firsts[0].startswith("t") for batch in batches])
-    assert abs(counts - 0.7) < 0.02
 
 
 def test_the_loss_is_least_where_the_vectors_are_the_teachers():
@@ -124,8 +99,8 @@ def test_the_loss_is_least_where_the_vectors_are_the_teachers():
     rules = RULES.model_copy(update={"contrast_weight": 0.0, "dimensions": (16,)})
     target = F.normalize(torch.randn(12, 16), dim=-1)
 
-    assert float(sentence_loss(3 * target, target, rules)) == pytest.approx(0, abs=1e-4)
-    assert float(sentence_loss(torch.randn(12, 16), target, rules)) > 0.5
+    assert float(sentence_loss(3 * target, target, rules).total) == pytest.approx(0, abs=1e-4)
+    assert float(sentence_loss(torch.randn(12, 16), target, rules).total) > 0.5
 
 
 def test_every_length_a_vector_may_be_cut_to_is_trained():
@@ -137,26 +112,79 @@ def test_every_length_a_vector_may_be_cut_to_is_trained():
     whole = RULES.model_copy(update={"dimensions": (16,), "contrast_weight": 0.0})
     both = RULES.model_copy(update={"dimensions": (16, 8), "contrast_weight": 0.0})
 
-    assert float(sentence_loss(spoilt, target, both)) > float(sentence_loss(spoilt, target, whole))
+    spoilt_both, spoilt_whole = (sentence_loss(spoilt, target, r).total for r in (both, whole))
+    assert float(spoilt_both) > float(spoilt_whole)
 
 
-def test_a_student_comes_nearer_to_its_teacher_and_a_resumed_one_as_near(start):
-    whole = start()
-    before = whole.evaluate()["lines"].cosine
-    for _ in range(RULES.steps):
-        whole.train()
-    begun = start()
+def test_a_text_that_the_teacher_finds_the_same_is_no_negative():
+    torch.manual_seed(0)
+    english = F.normalize(torch.randn(6, 16), dim=-1)
+    english[1] = english[0]
+    target = torch.cat([english, english])
+
+    strict = RULES.model_copy(update={"dimensions": (16,)})
+    lenient = RULES.model_copy(update={"dimensions": (16,), "contrast_same_above": 0.99})
+
+    contrasts = [float(sentence_loss(target, target, r).contrast) for r in (strict, lenient)]
+    assert contrasts[0] > contrasts[1]
+
+
+def test_a_student_comes_nearer_to_its_teacher_and_a_resumed_one_as_near(start, masked_rows):
+    settings = {"masked": masked_rows, "rules": {"optimizer": "muon", "matrix_rate": 5e-3}}
+    whole = start(**settings)
+    before = whole.evaluate()["pairs"]["lines"].cosine
+    steps = [whole.train() for _ in range(RULES.steps)]
+    begun = start(**settings)
     for _ in range(25):
         begun.train()
-    resumed = start()
+    resumed = start(**settings)
     resumed.load(begun.state())
     for _ in range(25, RULES.steps):
         resumed.train()
 
-    assert whole.evaluate()["lines"].cosine > before + 0.2
+    assert sum(step.masked is not None for step in steps) == RULES.steps // 4
+    assert whole.evaluate()["pairs"]["lines"].cosine > before + 0.2
     assert whole.evaluate() == resumed.evaluate()
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_guessing_hidden_tokens_beside_keeps_the_masked_loss_low(start, masked_rows):
+    with_rows = start(masked=masked_rows, rules={"masked_weight": 1.0})
+    without = start()
+    before = with_rows.evaluate()["masked"]["text"]
+    for training in (with_rows, without):
+        for _ in range(RULES.steps):
+            training.train()
+    without._masked = masked_rows  # for its evaluation alone
+
+    after = with_rows.evaluate()["masked"]["text"]
+    assert after < without.evaluate()["masked"]["text"]
+    assert after < before + 0.1
+
+
+def test_a_packed_text_has_the_vector_that_it_has_alone(start):
+    training = start()
+    texts = ["the cat sees a dog", "der Hund", "a red apple, 5.", "one bird hears two trees, 77."]
+
+    with training.averaged():
+        together = training.embed(texts * 3)
+        alone = np.concatenate([training.embed([text]) for text in texts * 3])
+
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_graded_pairs_are_scored_at_every_length_of_vector(start):
+    graded = GradedPairs(
+        ["the cat sees a dog", "der Hund", "a bird"],
+        ["the cat sees a dog", "le chat, 3.", "my sister"],
+        np.array([5.0, 1.0, 2.0]),
+    )
+
+    scores = start(graded={"en": graded}).evaluate()["sts"]["en"]
+
+    assert list(scores) == ["16", "8"]
+    assert all(-100 <= value <= 100 for value in scores.values())
 
 
 def test_a_run_leaves_a_model_that_sentence_transformers_reads_with_equal_vectors(
@@ -169,20 +197,94 @@ def test_a_run_leaves_a_model_that_sentence_transformers_reads_with_equal_vector
     directory = run.train(resume=False, checkpoint_s=1e-6)
 
     theirs = SentenceTransformer(str(directory), device="cpu").encode(["the cat sees a dog"])
-    with training.averaged(), torch.no_grad():
-        ours = training._encode(["the cat sees a dog"])
-    np.testing.assert_allclose(theirs, ours.numpy(), atol=1e-5)
+    with training.averaged():
+        ours = training.embed(["the cat sees a dog"])
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
     assert theirs.shape == (1, 16)
     with pytest.raises(CheckpointRefused, match="add --resume"):
         run.train(resume=False, checkpoint_s=1e-6)
 
 
-def test_a_teacher_of_another_width_is_refused(sentence_recipe, base, teacher_directory, kinds):
+def test_the_stage_goes_from_text_to_a_model_and_reads_no_text_twice(
+    sentence_recipe, base, teacher_directory, tiny_settings, tmp_path
+):
+    rules = RULES.model_copy(update={"steps": 8, "masked_share": 0.5, "masked_row_tokens": 16})
+    recipe = sentence_recipe.model_copy(update={"sentences": rules})
+    settings = StageSettings(
+        weights=base,
+        teacher=teacher_directory,
+        text=tiny_settings.text,
+        out=tmp_path / "run",
+        cache=tiny_settings.cache,
+        device=CPU,
+    )
+    said = []
+
+    SentenceStage(recipe, settings).rehearse(said.append)
+    SentenceStage(recipe, settings).teach(said.append)
+    stage = SentenceStage(recipe, settings)
+    stage.teach(said.append)
+    model = stage.train(resume=False, checkpoint_s=60)
+
+    text = "\n".join(said)
+    assert "texts to read" in text
+    assert "whole run" in text
+    assert "teacher: 0 texts read" in text
+    assert load_sentence_encoder(model).width == 16
+    lines = read_curves(tmp_path / "run" / "curves.jsonl")
+    assert {"loss", "cosine", "similar", "contrast", "masked"} <= lines[0].keys()
+    assert lines[-1]["held_out"]["masked"]["en"] > 0
+
+
+def test_masked_rows_of_another_tokenizer_are_refused(
+    sentence_recipe, base, teacher_directory, tiny_settings, tmp_path
+):
+    rules = RULES.model_copy(update={"masked_share": 0.5})
+    recipe = sentence_recipe.model_copy(update={"sentences": rules})
+    other = tmp_path / "base"
+    other.mkdir()
+    for file in base.iterdir():
+        if file.is_file():
+            (other / file.name).write_bytes(file.read_bytes())
+    (other / "tokenizer.json").write_text((base / "tokenizer.json").read_text() + " ")
+    settings = StageSettings(
+        weights=other,
+        teacher=teacher_directory,
+        text=tiny_settings.text,
+        out=tmp_path / "run",
+        cache=tiny_settings.cache,
+        device=CPU,
+    )
+    stage = SentenceStage(recipe, settings)
+    stage.teach(lambda _: None)
+
+    with pytest.raises(CorpusInvalid, match="not the tokenizer"):
+        stage.train(resume=False, checkpoint_s=60)
+
+
+def test_a_teacher_of_another_width_is_refused(sentence_recipe, base, vectors, kinds):
     wide = sentence_recipe.model_copy(update={"sentences": Sentences(width=384)})
 
     with pytest.raises(ValueError, match="16 values, not 384"):
-        SentenceTraining(wide, base, Teacher(teacher_directory, 24, CPU), kinds, device=CPU)
+        SentenceTraining(wide, base, vectors, kinds, device=CPU)
 
 
-def test_the_sentence_stage_is_no_part_of_the_pretrainings_hash():
-    assert Recipe(sentences=RULES).sha256 == Recipe().sha256
+def test_texts_that_the_teacher_has_not_read_are_refused(
+    sentence_recipe, base, teacher, kinds, tmp_path
+):
+    with pytest.raises(KeyError, match="has not read"):
+        SentenceTraining(
+            sentence_recipe, base, TeacherVectors(tmp_path, teacher), kinds, device=CPU
+        )
+
+
+def test_a_rehearsal_says_what_a_run_takes_before_the_teacher_has_read_anything(
+    sentence_recipe, base, teacher, kinds, tmp_path
+):
+    said = []
+    seconds = rehearse_teacher(teacher, TeacherVectors(tmp_path, teacher), kinds, said.append)
+    training = SentenceTraining(sentence_recipe, base, BlankVectors(16), kinds, device=CPU)
+    rehearse_sentences(training, sentence_recipe.sentences, seconds, said.append)
+
+    assert any("whole run" in line for line in said)
+    assert not list(tmp_path.rglob("*.f16"))

@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.discriminant import (
+    CHECKED_MIN,
     Matrix,
-    discriminant,
+    fitted_discriminant,
     fitted_temperature,
-    left_out_scores,
     log_softmax,
 )
 
 SENSES_MIN = 2  # with one there is nothing to tell apart
-CALIBRATION_MIN = 4  # examples that can be left out; fewer say nothing of how sure to be
 
 
 class SensesInvalid(ValueError):
@@ -115,21 +114,21 @@ def fit(
     )
     if len(senses) < SENSES_MIN:
         raise SensesInvalid(f"{word!r} has {_senses(senses)}; give two or more")
-    rows = vectors.astype(np.float64)
-    rule = discriminant(rows, classes, even_priors=not counted_priors)
-    scores, can_be_left_out = left_out_scores(rows, classes, even_priors=not counted_priors)
-    checked = int(can_be_left_out.sum())
-    if checked < CALIBRATION_MIN:
-        checked, right, temperature = 0, 0, 1.0
+    fitted = fitted_discriminant(
+        vectors.astype(np.float64), classes, even_priors=not counted_priors
+    )
+    checked, right, temperature = int(fitted.checked.sum()), 0, 1.0
+    if checked < CHECKED_MIN:
+        checked = 0
     else:
-        scores, own = scores[can_be_left_out], classes[can_be_left_out]
+        scores, own = fitted.left_out[fitted.checked], classes[fitted.checked]
         right = int(np.sum(scores.argmax(axis=1) == own))
         temperature = fitted_temperature(scores, own)
     return WordSenses(
         word=word,
         senses=senses,
-        weights=rule.weights.astype(np.float32),
-        bias=rule.bias,
+        weights=fitted.classifier.weights.astype(np.float32),
+        bias=fitted.classifier.bias,
         temperature=temperature,
         checked=checked,
         right=right,

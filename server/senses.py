@@ -121,9 +121,10 @@ def fitted(
     """
     words = []
     for word, rows in by_word(examples).items():
-        once = list({(examples[i].text, examples[i].span): i for i in reversed(rows)}.values())[
-            ::-1
-        ]
+        first: dict[tuple[str, Span], int] = {}
+        for row in rows:
+            first.setdefault((examples[row].text, examples[row].span), row)
+        once = list(first.values())
         labels = [examples[i].sense for i in once]
         try:
             words.append(fit(word, vectors[once], labels, counted_priors=counted_priors))

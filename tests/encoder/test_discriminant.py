@@ -8,8 +8,8 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from encoder.discriminant import (
     discriminant,
+    fitted_discriminant,
     fitted_temperature,
-    left_out_scores,
     log_softmax,
     nearest_centroid,
     shrinkage,
@@ -40,14 +40,17 @@ def test_the_shrinkage_is_scikit_learns_ledoit_wolf(size):
     np.testing.assert_allclose(covariance, expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("n", [6, 30, 200])  # below and above the width: two ways to solve
-def test_the_discriminant_is_the_textbooks_with_that_covariance(n):
+@pytest.mark.parametrize("n", [3, 6, 30, 200])  # below and above the width: two ways to solve
+def test_the_discriminant_is_the_textbooks_with_its_covariance(n):
     vectors, senses = two_senses(n, width=20, seed=3)
 
-    rule = discriminant(vectors, senses)
+    fitted = fitted_discriminant(vectors, senses)
 
+    rule = fitted.classifier
     means = np.stack([vectors[senses == s].mean(axis=0) for s in (0, 1)])
-    covariance, _ = ledoit_wolf(vectors - means[senses], assume_centered=True)
+    scatter = vectors - means[senses]
+    scale = np.sum(scatter**2) / scatter.size
+    covariance = (1 - fitted.share) * scatter.T @ scatter / n + fitted.share * scale * np.eye(20)
     inverse = np.linalg.inv(covariance)
     expected = vectors @ inverse @ means.T - np.sum(means @ inverse * means, axis=1) / 2
     expected += np.log(np.bincount(senses) / n)
@@ -126,15 +129,16 @@ def test_leaving_out_in_one_go_is_leaving_out_one_by_one(n, width, senses, even,
     vectors = random.normal(size=(n, width)) * np.linspace(0.3, 2, width)
     labels = np.concatenate([np.arange(senses), random.integers(0, senses, n)])[:n] % senses
 
-    scores, can_be_left_out = left_out_scores(vectors, labels, even_priors=even)
+    fitted = fitted_discriminant(vectors, labels, even_priors=even)
 
     classes, counts = np.unique(labels, return_counts=True)
     means = np.stack([vectors[labels == label].mean(axis=0) for label in classes])
-    share, scale = shrinkage(vectors - means[np.searchsorted(classes, labels)])
+    _, scale = shrinkage(vectors - means[np.searchsorted(classes, labels)])
+    share = fitted.share
     priors = np.log(np.full(len(classes), 1 / len(classes)) if even else counts / n)
     for row in range(n):
-        assert can_be_left_out[row] == (counts[classes == labels[row]] > 1)
-        if not can_be_left_out[row]:
+        assert fitted.checked[row] == (counts[classes == labels[row]] > 1)
+        if not fitted.checked[row]:
             continue
         rest = np.arange(n) != row
         left = np.stack([vectors[rest & (labels == label)].mean(axis=0) for label in classes])
@@ -142,7 +146,30 @@ def test_leaving_out_in_one_go_is_leaving_out_one_by_one(n, width, senses, even,
         covariance = (1 - share) * scatter.T @ scatter / n + share * scale * np.eye(width)
         ways = vectors[row] - left
         distances = np.einsum("ij,ij->i", ways, np.linalg.solve(covariance, ways.T).T)
-        np.testing.assert_allclose(scores[row], priors - distances / 2, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            fitted.left_out[row], priors - distances / 2, rtol=1e-5, atol=1e-5
+        )
+
+
+def test_few_examples_are_shrunk_as_ledoit_and_wolf_say():
+    vectors, senses = two_senses(3, width=5)
+
+    means = np.stack([vectors[senses == s].mean(axis=0) for s in (0, 1)])
+    assert fitted_discriminant(vectors, senses).share == shrinkage(vectors - means[senses])[0]
+
+
+def test_of_the_shares_that_one_is_taken_by_which_examples_left_out_are_told_best():
+    # One loud direction that says nothing: the covariance is worth knowing, little shrunk.
+    random = np.random.default_rng(0)
+    senses = np.arange(60) % 2
+    vectors = random.normal(size=(60, 10)) * ([30] + 9 * [1])
+    vectors[:, 1] += 4 * senses
+
+    loud = fitted_discriminant(vectors, senses)
+    even = fitted_discriminant(vectors / ([30] + 9 * [1]), senses)
+
+    assert loud.share < 0.1 < even.share
+    assert np.mean(loud.left_out.argmax(axis=1) == senses) > 0.9
 
 
 def test_the_temperature_makes_probabilities_as_sure_as_they_are_right():

@@ -8,10 +8,9 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +70,7 @@ class TeacherVectors:
     def _open(self) -> None:
         """Map what is whole in both files."""
         vectors, texts = self._files()
-        row_bytes = NUMBER_BYTES * self.width
-        count = min(_size(vectors) // row_bytes, _size(texts) // HASH_BYTES)
+        count = self._count()
         hashes = np.fromfile(texts, dtype=np.uint64, count=count) if count else _no_hashes()
         self._order = np.argsort(hashes, kind="stable")
         self._sorted = hashes[self._order]
@@ -110,41 +108,35 @@ class TeacherVectors:
     def compute(self, texts: Iterable[str]) -> int:
         """Have the teacher read what it has not read yet; returns how many texts those were.
 
-        Another process that computes for the same teacher is waited for. Raises OSError if the
-        disk is full; what was computed stays.
+        Several processes may do so at once; a text that two of them read has two rows. Raises
+        OSError if the disk is full; what was computed stays.
         """
+        self._open()  # what another process has read since
         wanted = self.missing(texts)
-        if not wanted:
-            return 0
-        with self._alone():
-            self._open()
-            left = self.missing(wanted)
-            try:
-                self._append(left)
-            finally:
-                self._open()
-        return len(left)
-
-    def _append(self, texts: Sequence[str]) -> None:
-        vectors, hashes = self._files()
-        characters = [len(text) for text in texts]
+        characters = [len(text) for text in wanted]
         progress, done = Progress("teacher's vectors", sum(characters)), 0
-        _cut(vectors, len(self) * NUMBER_BYTES * self.width)
-        _cut(hashes, len(self) * HASH_BYTES)
-        with vectors.open("ab") as rows, hashes.open("ab") as names:
-            for begin in range(0, len(texts), BLOCK_TEXTS):
-                block = texts[begin : begin + BLOCK_TEXTS]
-                _write(rows, self._teacher.vectors(block).astype(np.float16).tobytes())
-                _write(names, _hashes(block).tobytes())
-                done += sum(characters[begin : begin + BLOCK_TEXTS])
-                progress.update(done, f"{begin + len(block):,} of {len(texts):,} texts")
-        progress.finish(f"{len(texts):,} texts")
+        for begin in range(0, len(wanted), BLOCK_TEXTS):
+            block = wanted[begin : begin + BLOCK_TEXTS]
+            self._append(block, self._teacher.vectors(block))
+            done += sum(characters[begin : begin + BLOCK_TEXTS])
+            progress.update(done, f"{begin + len(block):,} of {len(wanted):,} texts")
+        if wanted:
+            progress.finish(f"{len(wanted):,} texts")
+            self._open()
+        return len(wanted)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with (self.folder / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _append(self, texts: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        rows, hashes = self._files()
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            count = self._count()
+            _replace_end(rows, count * NUMBER_BYTES * self.width, vectors.astype(np.float16))
+            _replace_end(hashes, count * HASH_BYTES, _hashes(texts))
+
+    def _count(self) -> int:
+        """How many rows are whole in both files."""
+        rows, hashes = self._files()
+        return min(_size(rows) // (NUMBER_BYTES * self.width), _size(hashes) // HASH_BYTES)
 
 
 def _hashes(texts: Iterable[str]) -> NDArray[np.uint64]:
@@ -160,13 +152,10 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _cut(path: Path, size: int) -> None:
-    """Drop what a kill left behind the last whole row."""
-    if _size(path) > size:
-        os.truncate(path, size)
-
-
-def _write(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
+def _replace_end(path: Path, offset: int, data: NDArray[Any]) -> None:
+    """Write `data` from `offset` on, in place of what a kill may have left there."""
+    with path.open("ab") as file:
+        file.truncate(offset)
+        file.write(data.tobytes())
+        file.flush()
+        os.fsync(file.fileno())

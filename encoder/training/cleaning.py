@@ -21,6 +21,7 @@ from encoder.training.contamination import (
     evaluation_lines,
 )
 from encoder.training.corpus import (
+    CLEANED,
     CorpusInvalid,
     Passage,
     file_sha256,
@@ -84,8 +85,29 @@ def clean(root: Path, recipe: Recipe, cache: Path) -> tuple[Path, list[CleanFile
     return folder, files
 
 
+def stand_in(root: Path, recipes: Sequence[Recipe]) -> str:
+    """What `cleaned.json` holds in a folder that stands for `root` where `root` is not.
+
+    With it, and with a cache that has the clean text of these recipes, other machines train
+    without the text as it was given.
+    """
+    return json.dumps({_rules(recipe): _digest(root, recipe) for recipe in recipes}, indent=1)
+
+
+def _rules(recipe: Recipe) -> str:
+    """A hash of what is cleaned and how, but not of the files' content."""
+    every = [*recipe.sources, *recipe.pairs, *recipe.aligned, *recipe.evaluation]
+    parts = [FORMAT, recipe.text.held_out_every, *(part.choices() for part in every)]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
 def _digest(root: Path, recipe: Recipe) -> str:
     """Of the format, the files, and the rules; not of weights, which do not change the text."""
+    if (root / CLEANED).exists():
+        digest = json.loads((root / CLEANED).read_text("utf-8")).get(_rules(recipe))
+        if digest is None:
+            raise CorpusInvalid(f"{root / CLEANED} knows nothing of text cleaned by this recipe")
+        return str(digest)
     seen = hashlib.sha256(f"{FORMAT} {recipe.text.held_out_every}".encode())
     paths = [source.path for source in (*recipe.sources, *recipe.pairs)]
     paths += [path for aligned in recipe.aligned for path in aligned.paths]

@@ -17,6 +17,7 @@ LINE_CHARACTERS_MAX = 20_000  # a longer line becomes several: it is a dump, not
 PASSAGE_LINES = 32  # a document is held out or trained on in pieces of so many lines
 PAIR_RATIO_MAX = 3.0  # translations whose lengths differ by more are misaligned
 PAIR_SLACK_CHARACTERS = 20  # which short ones are forgiven
+CLEANED = "cleaned.json"  # in place of text that was cleaned elsewhere (`cleaning.stand_in`)
 
 Pair = tuple[str, str]
 
@@ -40,6 +41,8 @@ def find_sources(root: Path, recipe: Recipe) -> Recipe:
     """
     if not root.is_dir():
         raise CorpusInvalid(f"{root} is not a folder")
+    if recipe.sources and (root / CLEANED).exists():
+        return recipe
     if recipe.sources:
         named = [source.path for source in (*recipe.sources, *recipe.pairs)]
         named += [path for aligned in recipe.aligned for path in aligned.paths]

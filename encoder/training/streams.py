@@ -2,9 +2,12 @@
 
 import hashlib
 import json
+import multiprocessing
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,6 +30,7 @@ from encoder.training.vocabulary import (
 
 FORMAT = 2  # of the folder; part of its hash
 LINES_PER_CALL = 2000  # tokenised at once, by as many threads as there are cores
+CORES_PER_PROCESS = 4  # a tokenizer uses several, the Python around it one
 PUNCTUATION = re.compile(r"([^\w\s])")
 
 
@@ -86,7 +90,7 @@ def _map(path: Path) -> NDArray[np.uint16]:
 
 def tokenize(clean: Path, files: Sequence[CleanFile], recipe: Recipe, cache: Path) -> Tokenized:
     """The streams of clean text, made if they are not in `cache` yet, by a tokenizer trained on
-    a sample of it."""
+    a sample of it, unless `cache` has the tokenizer (`tokenizer_path`)."""
     digest = _digest(clean, recipe)
     folder = cache / f"tokens-{digest[:12]}"
     manifest = folder / "manifest.json"
@@ -97,18 +101,49 @@ def tokenize(clean: Path, files: Sequence[CleanFile], recipe: Recipe, cache: Pat
         return Tokenized(folder, digest, tuple(streams))
     shutil.rmtree(folder, ignore_errors=True)  # the remains of a run that was killed
     folder.mkdir(parents=True)
-    lines = vocabulary_lines(clean, files, recipe)
-    tokenizer = train_vocabulary(lines, recipe.vocabulary.size, progress=False)
+    ready = tokenizer_path(clean, recipe, cache)
+    if ready.exists():
+        tokenizer = tokenizers.Tokenizer.from_file(str(ready))
+    else:
+        lines = vocabulary_lines(clean, files, recipe)
+        tokenizer = train_vocabulary(lines, recipe.vocabulary.size, progress=False)
     tokenizer.save(str(folder / "tokenizer.json"))
-    progress = Progress("tokenise", sum(file.bytes for file in files))
-    streams, done = [], 0
-    for file in files:
-        streams.append(_tokenize_one(clean, file, recipe, tokenizer, folder))
-        done += file.bytes
-        progress.update(done, file.source)
-    progress.finish(f"{sum(stream.tokens for stream in streams):,} tokens")
+    streams = _tokenize_all(clean, files, recipe, folder)
     write_atomically(manifest, json.dumps([asdict(s) for s in streams], indent=1).encode())
     return Tokenized(folder, digest, tuple(streams))
+
+
+def tokenizer_path(clean: Path, recipe: Recipe, cache: Path) -> Path:
+    """Where the tokenizer of a text lies if it was trained elsewhere."""
+    return cache / f"tokenizer-{_digest(clean, recipe)[:12]}.json"
+
+
+def _tokenize_all(
+    clean: Path, files: Sequence[CleanFile], recipe: Recipe, folder: Path
+) -> list[Stream]:
+    """The streams of all files, several at a time where there are many cores: half of the work
+    is Python's, which has one."""
+    progress = Progress("tokenise", sum(file.bytes for file in files))
+    count = max(1, (os.cpu_count() or 1) // CORES_PER_PROCESS)
+    with _processes(count) as pool:
+        largest_first = sorted(files, key=lambda file: -file.bytes)
+        futures = {
+            pool.submit(_tokenize_one, clean, file, recipe, folder): file for file in largest_first
+        }
+        done, streams = 0, {}
+        for future in as_completed(futures):
+            streams[futures[future]] = future.result()
+            done += futures[future].bytes
+            progress.update(done, futures[future].source)
+    progress.finish(f"{sum(stream.tokens for stream in streams.values()):,} tokens")
+    return [streams[file] for file in files]
+
+
+def _processes(count: int) -> Executor:
+    """So many processes; for one, a thread of this one. Spawned, since torch has threads."""
+    if count == 1:
+        return ThreadPoolExecutor(1)
+    return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
 
 
 def _digest(clean: Path, recipe: Recipe) -> str:
@@ -179,9 +214,8 @@ def plain(line: str) -> str:
     return " ".join(PUNCTUATION.sub(r" \1 ", lower).split()) if len(line) % 2 else lower
 
 
-def _tokenize_one(
-    clean: Path, file: CleanFile, recipe: Recipe, tokenizer: tokenizers.Tokenizer, folder: Path
-) -> Stream:
+def _tokenize_one(clean: Path, file: CleanFile, recipe: Recipe, folder: Path) -> Stream:
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     name = file.name.partition(".")[0]
     counts = []
     for source, out in ((file.name, name), (file.held_out_name, f"{name}.held-out")):
@@ -228,13 +262,13 @@ def _write_stream(
                 [line for line, _ in batch], add_special_tokens=False
             )
             ids = [
-                [*piece.ids, end] if ends else piece.ids
+                np.array([*piece.ids, end] if ends else piece.ids, dtype=np.uint16)
                 for piece, (_, ends) in zip(encoded, batch, strict=True)
             ]
             lengths = np.array([len(piece) for piece in ids], dtype=np.int64)
             offsets.append(total + np.cumsum(lengths) - lengths)
             total += int(lengths.sum())
-            np.array([i for piece in ids for i in piece], dtype=np.uint16).tofile(file)
+            np.concatenate(ids).tofile(file)
     if starts:
         np.concatenate(offsets)[::2].tofile(path.with_name(path.name + ".starts"))
     return total

@@ -1,0 +1,63 @@
+#!/bin/bash
+# Trains a recipe on a lent GPU machine: half an hour, reached only by calls that carry the
+# repository and at most 64 MiB there and a few files back, with no network of its own.
+#
+# Here:       recipes/lent.sh pack                  cleans, compresses; says which parcels there are
+# Each call:  recipes/lent.sh receive 0             there, carrying runs/lent/polyseme-m/0
+#             recipes/lent.sh receive 1             ...
+#             recipes/lent.sh receive 2 && recipes/lent.sh visit      as soon as the text is there
+#             recipes/lent.sh receive 3 last && recipes/lent.sh visit    the teacher, and wait
+#             recipes/lent.sh visit                 until it says "pipeline: done"
+# Here again: recipes/lent.sh collect FOLDER...     with what came back; then import, export and
+#                                                   evaluate as it says
+# And first:  recipes/lent.sh rehearse              all of it on this machine, tiny
+#
+# A visit gives back one result into $OUT: what the last checkpoint has, then the pretrained model,
+# then the one with sentence vectors. If `pack` finds the repository too large, move models/ aside.
+# RECIPE, TEXT, TEACHER, MINUTES (of training, from the first visit), WAIT_S (of one visit), WORK
+# (a folder there that outlives a call), PYTHON and OPTIONS (of pretrain) may be set.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+name=$(basename "${RECIPE:-recipes/polyseme-m.toml}" .toml)
+parcels=runs/lent/$name
+work=${WORK:-/tmp/lent/$name}
+
+here() { # the project's own Python
+  "${PYTHON:-.venv/bin/python}" -m encoder.training.lent "$@"
+}
+
+there() { # the machine's Python, with the packages that it lacked
+  PYTHONPATH=$work/site:. "${PYTHON:-python3}" -m encoder.training.lent "$@"
+}
+
+case ${1:-help} in
+  pack)
+    wheels=runs/lent/wheels
+    here pack --recipe "${RECIPE:-recipes/polyseme-m.toml}" --text "${TEXT:?folder of text}" \
+      --cache "${CACHE:-runs/cache}" --teacher "${TEACHER:-models/all-minilm-l6-v2}" \
+      --out "$parcels" $([ -d $wheels ] && echo --wheels $wheels)
+    ;;
+  receive)
+    there receive "$parcels/$2" "$work" ${3:+--last}
+    if [ ! -d "$work/site" ] && compgen -G "$work/wheels/*.whl" > /dev/null; then
+      "${PYTHON:-python3}" -m pip install --quiet --no-index --no-deps --no-compile \
+        --no-cache-dir --target "$work/site" "$work"/wheels/*.whl
+    fi
+    ;;
+  visit)
+    there visit "$work" "${OUT:?folder for results}" --minutes "${MINUTES:-22}" \
+      --wait-s "${WAIT_S:-540}" $(printf -- '--option=%s ' ${OPTIONS:---compiled})
+    ;;
+  collect)
+    shift
+    here collect "$@" --out "runs/lent/$name/results"
+    echo "next: polyseme-model import runs/lent/$name/results/sentences/model --name $name \\"
+    echo "        --out models/$name && polyseme-model export models/$name"
+    ;;
+  rehearse)
+    exec .venv/bin/python -m pytest -s -m slow tests/encoder/training/test_lent.py
+    ;;
+  *)
+    sed -n '2,/^set/p' "$0" | sed 's/^# \{0,1\}//; $d'
+    ;;
+esac

@@ -45,6 +45,7 @@ class WordSenses:
     checked:     examples that could be left out and classified by the others; 0: too few, and then
                  the temperature is 1, and probabilities order senses but are not frequencies
     right:       how many of those got their own sense
+    forms:       other spellings of the word, case folded
     """
 
     word: str
@@ -54,6 +55,7 @@ class WordSenses:
     temperature: float = 1.0
     checked: int = 0
     right: int = 0
+    forms: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises SensesInvalid."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,14 +66,14 @@ def _example(message: sense_pb2.SenseExample, field: str) -> Example:
         return Example(message.text, span, word, message.sense)
     if not message.word:
         raise RequestInvalid(f"{field}.word", "give the word, or its place as the target")
-    span = _span_of(message.text, message.word, field)
+    span = _span_of(message.text, [message.word], field)
     return Example(message.text, span, message.word, message.sense)
 
 
-def _span_of(text: str, word: str, field: str) -> Span:
-    span = find_any_case(text, [word])
+def _span_of(text: str, spellings: Sequence[str], field: str) -> Span:
+    span = find_any_case(text, spellings)
     if span is None:
-        problem = f"does not hold the word {word!r}; of an inflected form give the target"
+        problem = f"does not hold the word {spellings[0]!r}; of another form give the target"
         raise RequestInvalid(f"{field}.text", problem)
     return span
 
@@ -127,33 +128,53 @@ def fitted(
         once = list(first.values())
         labels = [examples[i].sense for i in once]
         try:
-            words.append(fit(word, vectors[once], labels, counted_priors=counted_priors))
+            senses = fit(word, vectors[once], labels, counted_priors=counted_priors)
         except SensesInvalid as error:
             raise RequestInvalid("examples", str(error)) from None
+        words.append(replace(senses, forms=_forms(word, [examples[i] for i in rows])))
     return words
+
+
+def _forms(word: str, examples: Sequence[Example]) -> tuple[str, ...]:
+    """Other spellings of the word, case folded, in alphabetic order."""
+    spelled = {e.text[e.span.start : e.span.end].casefold() for e in examples}
+    return tuple(sorted(spelled - {word.casefold()}))
 
 
 # ---- inventories
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Inventory:
-    """The senses of words by their case-folded spelling."""
+    """The senses of words by their case-folded names."""
 
     words: Mapping[str, WordSenses]
 
-    @property
-    def spellings(self) -> list[str]:
-        """The words as the inventory names them."""
-        return [senses.word for senses in self.words.values()]
-
-    def of(self, spelling: str) -> WordSenses | None:
+    def of(self, name: str) -> WordSenses | None:
         """The senses of a word, case ignored; None for an unknown one."""
-        known = self.words.get(spelling.casefold())
+        return self.words.get(name.casefold())
+
+    def spelled(self, spelling: str) -> WordSenses | None:
+        """Of the word with this name, or else of the first word that has this form."""
+        known = self.of(spelling) or self.by_form.get(spelling.casefold())
         if known is not None:
             return known
         # Rarely full case folding finds more than `casefold`: a dotted capital I, in Turkish.
-        return next((s for s in self.words.values() if find_any_case(spelling, [s.word])), None)
+        return next((s for f, s in self.by_form.items() if find_any_case(spelling, [f])), None)
+
+    @cached_property
+    def by_form(self) -> Mapping[str, WordSenses]:
+        """The words by all of their spellings, case folded; of one that two have, the first."""
+        found: dict[str, WordSenses] = {}
+        for senses in self.words.values():
+            for form in spellings_of(senses):
+                found.setdefault(form.casefold(), senses)
+        return found
+
+
+def spellings_of(senses: WordSenses) -> list[str]:
+    """A word's name and its other forms."""
+    return [senses.word, *senses.forms]
 
 
 def inventory_to(words: Sequence[WordSenses], fingerprint: Fingerprint) -> sense_pb2.SenseInventory:
@@ -167,6 +188,7 @@ def inventory_to(words: Sequence[WordSenses], fingerprint: Fingerprint) -> sense
                 temperature=word.temperature,
                 checked=word.checked,
                 checked_right=word.right,
+                forms=word.forms,
             )
             for word in words
         ],
@@ -182,6 +204,8 @@ def inventory_from(
         raise RequestInvalid("inventory.words", "give an inventory, as FitSenses makes it")
     total = sum(len(word.senses) for word in message.words)
     check_count("inventory.words", total, settings.senses_max, "senses together")
+    forms = sum(len(word.forms) for word in message.words)
+    check_count("inventory.words", forms, settings.inputs_max, "forms together")
     check_fingerprint(message.fingerprint, fingerprint)
     words: dict[str, WordSenses] = {}
     for index, word in enumerate(message.words):
@@ -189,6 +213,8 @@ def inventory_from(
         check_name(f"{field}.word", word.word, settings)
         for number, sense in enumerate(word.senses):
             check_name(f"{field}.senses[{number}].name", sense.name, settings)
+        for number, form in enumerate(word.forms):
+            check_name(f"{field}.forms[{number}]", form, settings)
         if word.word.casefold() in words:
             raise RequestInvalid(f"{field}.word", f"{word.word!r} is there already")
         words[word.word.casefold()] = _word_from(word, field, fingerprint.dimensions)
@@ -205,6 +231,7 @@ def _word_from(message: sense_pb2.WordSenses, field: str, width: int) -> WordSen
             temperature=message.temperature,
             checked=message.checked,
             right=message.checked_right,
+            forms=tuple(message.forms),
         )
     except SensesInvalid as error:
         raise RequestInvalid(field, str(error)) from None
@@ -256,17 +283,17 @@ def asked_from(message: sense_pb2.SenseInput, inventory: Inventory, field: str) 
         span = target_from(message.text, message.target, f"{field}.target")
         return Asked(message.text, span, named or _at(message.text, span, inventory, field))
     if named is not None:
-        return Asked(message.text, _span_of(message.text, named.word, field), named)
-    span_found = find_any_case(message.text, inventory.spellings)
-    if span_found is None:
-        problem = f"holds none of the inventory's words ({_some(inventory)}); of an inflected form "
-        raise RequestInvalid(f"{field}.text", f"{problem}give the target")
-    return Asked(message.text, span_found, _at(message.text, span_found, inventory, field))
+        return Asked(message.text, _span_of(message.text, spellings_of(named), field), named)
+    first = find_any_case(message.text, inventory.by_form.keys())
+    if first is None:
+        problem = f"holds none of the inventory's words, {_some(inventory)}; of another form give "
+        raise RequestInvalid(f"{field}.text", f"{problem}the target")
+    return Asked(message.text, first, _at(message.text, first, inventory, field))
 
 
 def _at(text: str, span: Span, inventory: Inventory, field: str) -> WordSenses:
     surface = text[span.start : span.end]
-    found = inventory.of(surface)
+    found = inventory.spelled(surface)
     if found is None and len(inventory.words) == 1:
         found = next(iter(inventory.words.values()))
     if found is None:
@@ -278,7 +305,7 @@ def _at(text: str, span: Span, inventory: Inventory, field: str) -> WordSenses:
 def _some(inventory: Inventory, count: int = 5) -> str:
     """The first words of an inventory, for people."""
     more = len(inventory.words) - count
-    names = ", ".join(map(repr, inventory.spellings[:count]))
+    names = ", ".join(repr(senses.word) for senses in list(inventory.words.values())[:count])
     return f"{names} and {more} more" if more > 0 else names
 
 

@@ -19,6 +19,7 @@ WORDS = [
     ("-> Client:", "-> AsyncClient:"),
     ("    with Client(", "    async with AsyncClient("),
     ("= client.embed(", "= await client.embed("),
+    ("= client.fit_senses(", "= await client.fit_senses("),
     (
         "Threads may share one; use it in a `with`, or `close` it.",
         "It belongs to one loop; use it in an `async with`, or `close`.",

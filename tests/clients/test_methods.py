@@ -11,6 +11,7 @@ MODULES = [
     "compare",
     "attention",
     "language_model",
+    "sense",
     "collection",
     "document",
     "search",

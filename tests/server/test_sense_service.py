@@ -58,6 +58,7 @@ async def inventory(stubs):
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def both(stubs):
     banks = [example(text, sense, "bank") for text, sense in BANKS]
+    banks.append(example("The banks of the Nile", "river", "bank", target=at(4, 9)))
     apples = [example(text, sense) for text, sense in APPLES]
     return (await stubs.senses.FitSenses(fit_request(*apples, *banks))).inventory
 
@@ -188,11 +189,15 @@ async def test_words_are_found_told_or_pointed_at(stubs, both):
             sense_pb2.SenseInput(text=both_words, word="APPLE"),
             sense_pb2.SenseInput(text="Two apples fell", target=at(4, 10), word="apple"),
             sense_pb2.SenseInput(text=both_words, target=at(18, 23)),
+            "Two BANKS failed",
+            sense_pb2.SenseInput(text="Two banks failed", word="bank"),
         )
     )
 
-    assert [result.word for result in reply.results] == ["bank", "apple", "apple", "apple"]
-    assert [result.span.start for result in reply.results] == [4, 18, 4, 18]
+    names = [result.word for result in reply.results]
+    assert names == ["bank", "apple", "apple", "apple", "bank", "bank"]
+    assert [result.span.start for result in reply.results] == [4, 18, 4, 18, 4, 4]
+    assert [list(word.forms) for word in both.words] == [[], ["banks"]]
     assert reply.results[1] == reply.results[3]
 
 

@@ -55,6 +55,7 @@ from polyseme.searching import (
     SearchResult,
     WordIn,
 )
+from polyseme.senses import Sense, SenseExample, SenseInventory, ToldSense, WordSenses
 from polyseme.service import Limits, Model, ServerInfo, Statistics
 from polyseme.vectors import Fingerprint, Span, Timing, TokenCount
 from polyseme.version import VERSION as __version__
@@ -104,6 +105,9 @@ __all__ = [
     "Progress",
     "Retry",
     "SearchResult",
+    "Sense",
+    "SenseExample",
+    "SenseInventory",
     "ServerError",
     "ServerInfo",
     "ServerVectors",
@@ -116,11 +120,13 @@ __all__ = [
     "Token",
     "TokenCount",
     "Tokens",
+    "ToldSense",
     "Unauthenticated",
     "Unavailable",
     "View",
     "Word",
     "WordIn",
+    "WordSenses",
     "Written",
     "__version__",
     "field",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from polyseme import attention as attention_
 from polyseme import collection as collections_
-from polyseme import comparison, document, embedding, filling, searching, service, writing
+from polyseme import comparison, document, embedding, filling, searching, senses, service, writing
 from polyseme import words as words_
 from polyseme.aio import AsyncDriver
 from polyseme.attention import Attention, AttentionKind
@@ -25,9 +25,10 @@ from polyseme.filling import MASK, Filled, Substitutes
 from polyseme.filters import Filter
 from polyseme.retry import Budget, Known, Retry
 from polyseme.searching import Query, SearchOptions, SearchResult
+from polyseme.senses import SenseExampleLike, SenseInventory, ToldSense
 from polyseme.service import Health, ServerInfo, Statistics
 from polyseme.vectors import Priority, Truncation, VectorEncoding
-from polyseme.words import SubwordPooling, Target, Token, Tokens, Word
+from polyseme.words import SubwordPooling, Target, Token, Tokens, Word, WordSpace
 from polyseme.writing import Progress
 
 REQUEST_TIMEOUT_S = 60.0
@@ -148,6 +149,7 @@ class AsyncClient:
         normalize: bool = True,
         encoding: VectorEncoding | None = None,
         truncation: Truncation | None = None,
+        space: WordSpace | None = None,
         priority: Priority | None = None,
         timeout_s: float | None = None,
     ) -> list[Word]: ...
@@ -163,6 +165,7 @@ class AsyncClient:
         normalize: bool = True,
         encoding: VectorEncoding | None = None,
         truncation: Truncation | None = None,
+        space: WordSpace | None = None,
         priority: Priority | None = None,
         timeout_s: float | None = None,
     ) -> list[list[Word]]: ...
@@ -177,6 +180,7 @@ class AsyncClient:
         normalize: bool = True,
         encoding: VectorEncoding | None = None,
         truncation: Truncation | None = None,
+        space: WordSpace | None = None,
         priority: Priority | None = None,
         timeout_s: float | None = None,
     ) -> list[Word] | list[list[Word]]:
@@ -189,6 +193,8 @@ class AsyncClient:
         layers:  encoder layers to average; 0 is the embedding layer, negative ones count from
                  the end. None given: the model's own mix.
         subword_pooling: how the tokens of a word are joined: "mean", "first" or "last"
+        space:   "context" (default), or "sense": what senses are told by, the word's vector
+                 beside its text's, whitened if the model has a whitening
 
         Returns a list of words for one text, a list of such lists for several.
         """
@@ -202,6 +208,7 @@ class AsyncClient:
             normalize=normalize,
             encoding=encoding,
             truncation=truncation,
+            space=space,
             priority=priority,
         )
         found = await self._driver.run(plan)
@@ -398,6 +405,76 @@ class AsyncClient:
             target,
             k=k,
             candidates=candidates,
+            truncation=truncation,
+            priority=priority,
+        )
+        return await self._driver.run(plan)
+
+    async def fit_senses(
+        self,
+        examples: Iterable[SenseExampleLike],
+        *,
+        word: str = "",
+        counted_priors: bool = False,
+        truncation: Truncation | None = None,
+        priority: Priority | None = None,
+        timeout_s: float | None = None,
+    ) -> SenseInventory:
+        """Learn which senses words have from labelled sentences, in one request: all or none.
+
+            inventory = await client.fit_senses(
+                [("Apple was juicy", "fruit"), ("Apple stock crashed", "company")], word="apple"
+            )
+
+        examples: `SenseExample`s, or (text, sense) of `word`. Two senses or more of each word,
+                  of each one sentence or more: three do much better, and from two of each sense
+                  on the probabilities are calibrated.
+        word:     of examples that do not name theirs. Its first occurrence counts, case ignored;
+                  another form (`apples`) wants an example with a target, and is known from then.
+        counted_priors: hold senses for as frequent as their examples are; otherwise all alike
+
+        The server keeps nothing: `save` what comes back. Raises InvalidRequest naming
+        `examples[i]`.
+        """
+        plan = senses.fit_senses(
+            self._budget(timeout_s),
+            examples,
+            word=word,
+            counted_priors=counted_priors,
+            truncation=truncation,
+            priority=priority,
+        )
+        return await self._driver.run(plan)
+
+    async def classify_senses(
+        self,
+        inventory: SenseInventory,
+        texts: Iterable[str],
+        targets: Sequence[Target | None] | None = None,
+        *,
+        word: str = "",
+        partial: bool = False,
+        truncation: Truncation | None = None,
+        priority: Priority | None = None,
+        timeout_s: float | None = None,
+    ) -> list[ToldSense]:
+        """For each text the sense that a word of the inventory has in it.
+
+        targets: where the word stands in each text, as of `words`; None: the first occurrence,
+                 case ignored, of any word of the inventory, in any form that it has learnt
+        word:    which of the inventory's words is meant; needed for forms that it does not know
+        partial: a text that nothing can be said of gets a result with its `error`, and the
+                 others are answered
+
+        Raises FingerprintMismatch for an inventory that was fitted on another model's vectors.
+        """
+        plan = senses.classify_senses(
+            self._budget(timeout_s),
+            inventory,
+            texts,
+            targets,
+            word=word,
+            partial=partial,
             truncation=truncation,
             priority=priority,
         )

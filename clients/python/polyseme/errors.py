@@ -181,7 +181,7 @@ _BY_CODE: dict[str, type[PolysemeError]] = {
 _HINTS: dict[str, str] = {
     "INPUT_TOO_LONG": "Choose truncation='windows' (reads all of it), 'head' or 'tail'.",
     "FINGERPRINT_MISMATCH": (
-        "Embed with the model and options that made the collection, or make a new collection."
+        "Use the model and options that made the collection or inventory, or make a new one."
     ),
     "QUEUE_FULL": "The server is busy: try again later, or send less at once.",
     "TOO_MANY_CALLS": "The server is busy: try again later, or make fewer calls at once.",

@@ -17,6 +17,7 @@ from polyseme.v1 import (
     encoder_pb2,
     language_model_pb2,
     search_pb2,
+    sense_pb2,
 )
 
 Q = TypeVar("Q", bound=Message)
@@ -78,6 +79,17 @@ SUBSTITUTE = Method(
     "Substitute",
     language_model_pb2.SubstituteRequest,
     language_model_pb2.SubstituteResponse,
+    True,
+)
+
+FIT_SENSES = Method(
+    "SenseService", "FitSenses", sense_pb2.FitSensesRequest, sense_pb2.FitSensesResponse, True
+)
+CLASSIFY_SENSES = Method(
+    "SenseService",
+    "ClassifySenses",
+    sense_pb2.ClassifySensesRequest,
+    sense_pb2.ClassifySensesResponse,
     True,
 )
 

@@ -59,6 +59,14 @@ class Model:
     exact: bool  # whether the same text gives the same bytes whatever its neighbours
     cosine_distance_max: float  # if not exact: the bound on 1 - cosine; 0 if not measured
     device: str  # "cpu" or "cuda"
+    sense_layers: tuple[int, ...]  # what words' vectors of the space "sense" average
+    sense_whitened: bool  # whether a whitening that ships with the model evens them out
+    sense_fingerprint: Fingerprint  # what such vectors, and sense inventories, carry
+
+    @property
+    def sense_dimensions(self) -> int:
+        """Length of words' vectors of the space "sense"."""
+        return self.sense_fingerprint.dimensions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,4 +224,7 @@ def _model_from(model: admin_pb2.Model) -> Model:
         exact=model.reproducibility.exact,
         cosine_distance_max=model.reproducibility.cosine_distance_max,
         device=model.device,
+        sense_layers=tuple(model.sense_vectors.layers),
+        sense_whitened=model.sense_vectors.whitened,
+        sense_fingerprint=fingerprint_from(model.sense_vectors.fingerprint),
     )

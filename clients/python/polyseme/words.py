@@ -49,6 +49,12 @@ _SUBWORD_POOLING = {
     "last": encoder_pb2.SUBWORD_POOLING_LAST,
 }
 
+WordSpace = Literal["context", "sense"]
+_SPACE = {
+    "context": encoder_pb2.WORD_SPACE_CONTEXT,
+    "sense": encoder_pb2.WORD_SPACE_SENSE,
+}
+
 # A word of a text: itself (its first occurrence), itself and which occurrence (0 is the first),
 # or where it stands.
 Target: TypeAlias = str | tuple[str, int] | Span | slice
@@ -122,6 +128,7 @@ def words(
     normalize: bool = True,
     encoding: VectorEncoding | None = None,
     truncation: Truncation | None = None,
+    space: WordSpace | None = None,
     priority: Priority | None = None,
 ) -> Plan[list[list[Word]]]:
     """For each text the words of its `targets`; of no targets all its words."""
@@ -138,11 +145,12 @@ def words(
         encoding=encoding_number(encoding),
         truncation=truncation_number(truncation),
         priority=priority_number(priority),
+        space=choice("space", space, _SPACE, encoder_pb2.WORD_SPACE_UNSPECIFIED),
     )
     known = yield from known_info(budget)
     found: list[list[Word]] = []
     answers: list[encoder_pb2.EmbedWordsResponse] = []
-    for start, piece in pieces(inputs, _words_loads(inputs, known), _words_limit(known)):
+    for start, piece in pieces(inputs, _words_loads(inputs, known, space), _words_limit(known)):
         request = encoder_pb2.EmbedWordsRequest(inputs=piece)
         request.MergeFrom(template)
         try:
@@ -195,8 +203,12 @@ def _inputs(
 _WORD = re.compile(r"[぀-ヿ㐀-鿿가-힯฀-๿]|[^\W぀-ヿ㐀-鿿가-힯฀-๿]+|[^\w\s]")
 
 
-def _words_loads(inputs: Sequence[encoder_pb2.WordsInput], known: ServerInfo) -> Iterator[Load]:
-    vector_bytes = 4 * known.model.dimensions + ITEM_OVERHEAD_BYTES
+def _words_loads(
+    inputs: Sequence[encoder_pb2.WordsInput], known: ServerInfo, space: WordSpace | None
+) -> Iterator[Load]:
+    model = known.model
+    dimensions = model.sense_dimensions if space == "sense" else model.dimensions
+    vector_bytes = 4 * dimensions + ITEM_OVERHEAD_BYTES
     for item in inputs:
         count = len(item.targets) or sum(1 for _ in _WORD.finditer(item.text))
         yield Load(

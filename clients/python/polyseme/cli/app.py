@@ -16,6 +16,7 @@ from polyseme.cli import (
     filling,
     loading,
     search,
+    senses,
     server,
     texts,
 )
@@ -34,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 app.add_typer(collections.app, name="collections")
+app.add_typer(senses.app, name="senses")
 for module in (texts, attention, filling, search, loading, documents, server):
     module.register(app)
 

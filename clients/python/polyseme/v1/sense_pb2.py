@@ -27,7 +27,7 @@ from polyseme.v1 import common_pb2 as polyseme_dot_v1_dot_common__pb2
 from polyseme.v1 import encoder_pb2 as polyseme_dot_v1_dot_encoder__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17polyseme/v1/sense.proto\x12\x0bpolyseme.v1\x1a\x17google/rpc/status.proto\x1a\x18polyseme/v1/common.proto\x1a\x19polyseme/v1/encoder.proto\"b\n\x0cSenseExample\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\'\n\x06target\x18\x02 \x01(\x0b\x32\x17.polyseme.v1.WordTarget\x12\x0c\n\x04word\x18\x03 \x01(\t\x12\r\n\x05sense\x18\x04 \x01(\t\"\xb3\x01\n\x10\x46itSensesRequest\x12+\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x19.polyseme.v1.SenseExample\x12\x16\n\x0e\x63ounted_priors\x18\x02 \x01(\x08\x12\x31\n\ntruncation\x18\x03 \x01(\x0e\x32\x1d.polyseme.v1.TruncationPolicy\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.polyseme.v1.Priority\"\'\n\x05Sense\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x05\"\xaf\x01\n\nWordSenses\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\"\n\x06senses\x18\x02 \x03(\x0b\x32\x12.polyseme.v1.Sense\x12$\n\x07weights\x18\x03 \x01(\x0b\x32\x13.polyseme.v1.Matrix\x12\x0c\n\x04\x62ias\x18\x04 \x03(\x01\x12\x13\n\x0btemperature\x18\x05 \x01(\x01\x12\x0f\n\x07\x63hecked\x18\x06 \x01(\x05\x12\x15\n\rchecked_right\x18\x07 \x01(\x05\"l\n\x0eSenseInventory\x12&\n\x05words\x18\x01 \x03(\x0b\x32\x17.polyseme.v1.WordSenses\x12\x32\n\x0b\x66ingerprint\x18\x02 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\"\x91\x01\n\x11\x46itSensesResponse\x12.\n\tinventory\x18\x01 \x01(\x0b\x32\x1b.polyseme.v1.SenseInventory\x12\'\n\x06tokens\x18\x02 \x03(\x0b\x32\x17.polyseme.v1.TokenCount\x12#\n\x06timing\x18\x03 \x01(\x0b\x32\x13.polyseme.v1.Timing\"Q\n\nSenseInput\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\'\n\x06target\x18\x02 \x01(\x0b\x32\x17.polyseme.v1.WordTarget\x12\x0c\n\x04word\x18\x03 \x01(\t\"\xe5\x01\n\x15\x43lassifySensesRequest\x12.\n\tinventory\x18\x01 \x01(\x0b\x32\x1b.polyseme.v1.SenseInventory\x12\'\n\x06inputs\x18\x02 \x03(\x0b\x32\x17.polyseme.v1.SenseInput\x12\x31\n\ntruncation\x18\x03 \x01(\x0e\x32\x1d.polyseme.v1.TruncationPolicy\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.polyseme.v1.Priority\x12\x17\n\x0fpartial_success\x18\x05 \x01(\x08\"6\n\x10SenseProbability\x12\r\n\x05sense\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"\xdd\x01\n\x0bSenseResult\x12\r\n\x05sense\x18\x01 \x01(\t\x12\x34\n\rprobabilities\x18\x02 \x03(\x0b\x32\x1d.polyseme.v1.SenseProbability\x12\x0e\n\x06margin\x18\x03 \x01(\x01\x12\x0c\n\x04word\x18\x04 \x01(\t\x12\x1f\n\x04span\x18\x05 \x01(\x0b\x32\x11.polyseme.v1.Span\x12\'\n\x06tokens\x18\x06 \x01(\x0b\x32\x17.polyseme.v1.TokenCount\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.Status\"\x9c\x01\n\x16\x43lassifySensesResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.polyseme.v1.SenseResult\x12\x32\n\x0b\x66ingerprint\x18\x02 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12#\n\x06timing\x18\x03 \x01(\x0b\x32\x13.polyseme.v1.Timing2\xb5\x01\n\x0cSenseService\x12J\n\tFitSenses\x12\x1d.polyseme.v1.FitSensesRequest\x1a\x1e.polyseme.v1.FitSensesResponse\x12Y\n\x0e\x43lassifySenses\x12\".polyseme.v1.ClassifySensesRequest\x1a#.polyseme.v1.ClassifySensesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17polyseme/v1/sense.proto\x12\x0bpolyseme.v1\x1a\x17google/rpc/status.proto\x1a\x18polyseme/v1/common.proto\x1a\x19polyseme/v1/encoder.proto\"b\n\x0cSenseExample\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\'\n\x06target\x18\x02 \x01(\x0b\x32\x17.polyseme.v1.WordTarget\x12\x0c\n\x04word\x18\x03 \x01(\t\x12\r\n\x05sense\x18\x04 \x01(\t\"\xb3\x01\n\x10\x46itSensesRequest\x12+\n\x08\x65xamples\x18\x01 \x03(\x0b\x32\x19.polyseme.v1.SenseExample\x12\x16\n\x0e\x63ounted_priors\x18\x02 \x01(\x08\x12\x31\n\ntruncation\x18\x03 \x01(\x0e\x32\x1d.polyseme.v1.TruncationPolicy\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.polyseme.v1.Priority\"\'\n\x05Sense\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x65xamples\x18\x02 \x01(\x05\"\xbe\x01\n\nWordSenses\x12\x0c\n\x04word\x18\x01 \x01(\t\x12\"\n\x06senses\x18\x02 \x03(\x0b\x32\x12.polyseme.v1.Sense\x12$\n\x07weights\x18\x03 \x01(\x0b\x32\x13.polyseme.v1.Matrix\x12\x0c\n\x04\x62ias\x18\x04 \x03(\x01\x12\x13\n\x0btemperature\x18\x05 \x01(\x01\x12\x0f\n\x07\x63hecked\x18\x06 \x01(\x05\x12\x15\n\rchecked_right\x18\x07 \x01(\x05\x12\r\n\x05\x66orms\x18\x08 \x03(\t\"l\n\x0eSenseInventory\x12&\n\x05words\x18\x01 \x03(\x0b\x32\x17.polyseme.v1.WordSenses\x12\x32\n\x0b\x66ingerprint\x18\x02 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\"\x91\x01\n\x11\x46itSensesResponse\x12.\n\tinventory\x18\x01 \x01(\x0b\x32\x1b.polyseme.v1.SenseInventory\x12\'\n\x06tokens\x18\x02 \x03(\x0b\x32\x17.polyseme.v1.TokenCount\x12#\n\x06timing\x18\x03 \x01(\x0b\x32\x13.polyseme.v1.Timing\"Q\n\nSenseInput\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\'\n\x06target\x18\x02 \x01(\x0b\x32\x17.polyseme.v1.WordTarget\x12\x0c\n\x04word\x18\x03 \x01(\t\"\xe5\x01\n\x15\x43lassifySensesRequest\x12.\n\tinventory\x18\x01 \x01(\x0b\x32\x1b.polyseme.v1.SenseInventory\x12\'\n\x06inputs\x18\x02 \x03(\x0b\x32\x17.polyseme.v1.SenseInput\x12\x31\n\ntruncation\x18\x03 \x01(\x0e\x32\x1d.polyseme.v1.TruncationPolicy\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.polyseme.v1.Priority\x12\x17\n\x0fpartial_success\x18\x05 \x01(\x08\"6\n\x10SenseProbability\x12\r\n\x05sense\x18\x01 \x01(\t\x12\x13\n\x0bprobability\x18\x02 \x01(\x01\"\xdd\x01\n\x0bSenseResult\x12\r\n\x05sense\x18\x01 \x01(\t\x12\x34\n\rprobabilities\x18\x02 \x03(\x0b\x32\x1d.polyseme.v1.SenseProbability\x12\x0e\n\x06margin\x18\x03 \x01(\x01\x12\x0c\n\x04word\x18\x04 \x01(\t\x12\x1f\n\x04span\x18\x05 \x01(\x0b\x32\x11.polyseme.v1.Span\x12\'\n\x06tokens\x18\x06 \x01(\x0b\x32\x17.polyseme.v1.TokenCount\x12!\n\x05\x65rror\x18\x07 \x01(\x0b\x32\x12.google.rpc.Status\"\x9c\x01\n\x16\x43lassifySensesResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.polyseme.v1.SenseResult\x12\x32\n\x0b\x66ingerprint\x18\x02 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12#\n\x06timing\x18\x03 \x01(\x0b\x32\x13.polyseme.v1.Timing2\xb5\x01\n\x0cSenseService\x12J\n\tFitSenses\x12\x1d.polyseme.v1.FitSensesRequest\x1a\x1e.polyseme.v1.FitSensesResponse\x12Y\n\x0e\x43lassifySenses\x12\".polyseme.v1.ClassifySensesRequest\x1a#.polyseme.v1.ClassifySensesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,21 +41,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SENSE']._serialized_start=400
   _globals['_SENSE']._serialized_end=439
   _globals['_WORDSENSES']._serialized_start=442
-  _globals['_WORDSENSES']._serialized_end=617
-  _globals['_SENSEINVENTORY']._serialized_start=619
-  _globals['_SENSEINVENTORY']._serialized_end=727
-  _globals['_FITSENSESRESPONSE']._serialized_start=730
-  _globals['_FITSENSESRESPONSE']._serialized_end=875
-  _globals['_SENSEINPUT']._serialized_start=877
-  _globals['_SENSEINPUT']._serialized_end=958
-  _globals['_CLASSIFYSENSESREQUEST']._serialized_start=961
-  _globals['_CLASSIFYSENSESREQUEST']._serialized_end=1190
-  _globals['_SENSEPROBABILITY']._serialized_start=1192
-  _globals['_SENSEPROBABILITY']._serialized_end=1246
-  _globals['_SENSERESULT']._serialized_start=1249
-  _globals['_SENSERESULT']._serialized_end=1470
-  _globals['_CLASSIFYSENSESRESPONSE']._serialized_start=1473
-  _globals['_CLASSIFYSENSESRESPONSE']._serialized_end=1629
-  _globals['_SENSESERVICE']._serialized_start=1632
-  _globals['_SENSESERVICE']._serialized_end=1813
+  _globals['_WORDSENSES']._serialized_end=632
+  _globals['_SENSEINVENTORY']._serialized_start=634
+  _globals['_SENSEINVENTORY']._serialized_end=742
+  _globals['_FITSENSESRESPONSE']._serialized_start=745
+  _globals['_FITSENSESRESPONSE']._serialized_end=890
+  _globals['_SENSEINPUT']._serialized_start=892
+  _globals['_SENSEINPUT']._serialized_end=973
+  _globals['_CLASSIFYSENSESREQUEST']._serialized_start=976
+  _globals['_CLASSIFYSENSESREQUEST']._serialized_end=1205
+  _globals['_SENSEPROBABILITY']._serialized_start=1207
+  _globals['_SENSEPROBABILITY']._serialized_end=1261
+  _globals['_SENSERESULT']._serialized_start=1264
+  _globals['_SENSERESULT']._serialized_end=1485
+  _globals['_CLASSIFYSENSESRESPONSE']._serialized_start=1488
+  _globals['_CLASSIFYSENSESRESPONSE']._serialized_end=1644
+  _globals['_SENSESERVICE']._serialized_start=1647
+  _globals['_SENSESERVICE']._serialized_end=1828
 # @@protoc_insertion_point(module_scope)

@@ -34,8 +34,8 @@ class SenseExample(_message.Message):
     text: _builtins.str
     """The sentence."""
     word: _builtins.str
-    """The word whose sense this is, as the inventory shall name it; sentences with an inflected form
-    (`apples`) want a target too. Empty: what stands at the target.
+    """The word whose sense this is, as the inventory shall name it; sentences with another form of it
+    (`apples`) want a target too, which teaches the form. Empty: what stands at the target.
     """
     sense: _builtins.str
     """The name of the sense, any text without line breaks; equal names mean one sense."""
@@ -138,6 +138,7 @@ class WordSenses(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     CHECKED_FIELD_NUMBER: _builtins.int
     CHECKED_RIGHT_FIELD_NUMBER: _builtins.int
+    FORMS_FIELD_NUMBER: _builtins.int
     word: _builtins.str
     """The word."""
     temperature: _builtins.float
@@ -160,6 +161,12 @@ class WordSenses(_message.Message):
     def bias(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One a sense."""
 
+    @_builtins.property
+    def forms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """How the word was spelled in the examples where that is not `word`, as `apples`, without regard
+        to case: these too are found in texts without a target.
+        """
+
     def __init__(
         self,
         *,
@@ -170,10 +177,11 @@ class WordSenses(_message.Message):
         temperature: _builtins.float = ...,
         checked: _builtins.int = ...,
         checked_right: _builtins.int = ...,
+        forms: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bias", b"bias", "checked", b"checked", "checked_right", b"checked_right", "senses", b"senses", "temperature", b"temperature", "weights", b"weights", "word", b"word"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bias", b"bias", "checked", b"checked", "checked_right", b"checked_right", "forms", b"forms", "senses", b"senses", "temperature", b"temperature", "weights", b"weights", "word", b"word"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,8 +270,8 @@ class SenseInput(_message.Message):
     """
     @_builtins.property
     def target(self) -> _encoder_pb2.WordTarget:
-        """Where the word stands; unset: the first occurrence, case ignored, of `word`, or without that of
-        any of the inventory's words.
+        """Where the word stands; unset: the first occurrence, case ignored, of `word` or its forms, or
+        without a word of any in the inventory.
         """
 
     def __init__(

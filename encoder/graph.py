@@ -63,15 +63,17 @@ class GraphBuilder:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
-    def input(self, name: str, axes: Sequence[str | int]) -> str:
-        """An input of 64-bit integers with named or fixed axes."""
-        self._inputs.append(helper.make_tensor_value_info(name, TensorProto.INT64, list(axes)))
+    def input(self, name: str, axes: Sequence[str | int], kind: type[np.generic] = np.int64) -> str:
+        """An input, of 64-bit integers if nothing else is said, with named or fixed axes."""
+        self._inputs.append(helper.make_tensor_value_info(name, _kind(kind), list(axes)))
         return name
 
-    def output(self, name: str, value: str, axes: Sequence[str | int]) -> None:
-        """Give `value` to callers, in fp32, as `name`."""
+    def output(
+        self, name: str, value: str, axes: Sequence[str | int], kind: type[np.generic] = np.float32
+    ) -> None:
+        """Give `value` to callers, in fp32 if nothing else is said, as `name`."""
         self._nodes.append(helper.make_node("Identity", [value], [name]))
-        self._outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(axes)))
+        self._outputs.append(helper.make_tensor_value_info(name, _kind(kind), list(axes)))
 
     def weight(self, name: str, array: Array) -> str:
         """A constant tensor; the same name is the same tensor in every graph."""
@@ -109,7 +111,7 @@ class GraphBuilder:
 
     def cast(self, value: str, to: type[np.generic]) -> str:
         """`value` in another type."""
-        return self.add("Cast", value, to=int(helper.np_dtype_to_tensor_dtype(np.dtype(to))))
+        return self.add("Cast", value, to=_kind(to))
 
     def save(self, file: Path) -> None:
         """Check the graph and write it beside the weights file."""
@@ -123,3 +125,8 @@ class GraphBuilder:
         )
         onnx.save(model, file)
         onnx.checker.check_model(str(file))
+
+
+def _kind(kind: type[np.generic]) -> int:
+    """ONNX's number of a type."""
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(kind)))

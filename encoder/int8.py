@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.graph import GraphBuilder
-from encoder.linear import Activations, Floats, Linear, add_bias
+from encoder.linear import DOMAIN, Activations, Floats, Linear, add_bias
 
 Int8Array: TypeAlias = NDArray[np.int8]
 
@@ -39,8 +39,6 @@ _SYMMETRIC_ZERO = 128
 _GELU_MIN = 0.17
 _GELU_ZERO = 16
 _TINY = 1e-9  # instead of dividing by 0 for a token whose states are all 0
-
-_DOMAIN = "com.microsoft"
 
 
 class Int8:
@@ -74,6 +72,10 @@ class Int8:
         product = graph.add("Gemm", states, graph.cast(rows, np.float32), transB=1)
         return graph.add("Mul", product, graph.add("Reshape", scales, graph.integers(-1)))
 
+    def vocabulary(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
+        """Products in 8 bits, with a second copy of the table that lies as products want it."""
+        return self._fixed(graph, states, Linear(vocabulary_layer(name), table.T, None))
+
     def _fixed(self, graph: GraphBuilder, states: str, layer: Linear) -> str:
         steps = channel_steps(self._peaks[layer.name], layer.weight)
         inverse = graph.weight(f"{layer.name}.inverse_steps", 1 / steps)
@@ -93,6 +95,11 @@ class Int8:
         whole = _quantize(graph, scaled, zero)
         product = _multiply(graph, whole, replace(layer, bias=None), zero)
         return add_bias(graph, graph.add("Mul", product, step), layer)
+
+
+def vocabulary_layer(table: str) -> str:
+    """The linear layer that `vocabulary` is, by its table's name: peaks know it by this."""
+    return f"{table}.output"
 
 
 def channel_steps(peaks: Floats, weight: Floats) -> Floats:
@@ -140,7 +147,7 @@ def _multiply(graph: GraphBuilder, states: str, layer: Linear, zero: int) -> str
     ]
     if layer.bias is not None:
         inputs += ["", graph.weight(f"{layer.name}.bias", layer.bias)]
-    return graph.add("MatMulIntegerToFloat", *inputs, domain=_DOMAIN)
+    return graph.add("MatMulIntegerToFloat", *inputs, domain=DOMAIN)
 
 
 def _byte(graph: GraphBuilder, value: int) -> str:

@@ -11,6 +11,8 @@ from encoder.graph import GraphBuilder
 
 Floats = NDArray[np.float32]
 
+DOMAIN = "com.microsoft"  # of onnxruntime's own operators
+
 
 class Activations(Enum):
     """What a linear layer reads, as far as it matters to rounding."""
@@ -45,6 +47,9 @@ class Arithmetic(Protocol):
     def products(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
         """`states` (n, width) with every row of the table that `lookup` stores, (n, rows)."""
 
+    def vocabulary(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
+        """The same for a decoder's states (..., width), where it is most of the work."""
+
 
 class Fp32:
     """Everything in fp32."""
@@ -61,6 +66,9 @@ class Fp32:
 
     def products(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
         return graph.add("Gemm", states, graph.weight(name, table), transB=1)
+
+    def vocabulary(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
+        return graph.add("FusedMatMul", states, graph.weight(name, table), transB=1, domain=DOMAIN)
 
 
 class Fp16:
@@ -84,6 +92,12 @@ class Fp16:
     def products(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
         half = graph.cast(states, np.float16)
         product = graph.add("Gemm", half, graph.weight(name, _half(table)), transB=1)
+        return graph.cast(product, np.float32)
+
+    def vocabulary(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
+        half = graph.cast(states, np.float16)
+        weight = graph.weight(name, _half(table))
+        product = graph.add("FusedMatMul", half, weight, transB=1, domain=DOMAIN)
         return graph.cast(product, np.float32)
 
 

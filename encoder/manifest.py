@@ -137,7 +137,12 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
 
 def verify(directory: Path, manifest: Manifest) -> None:
     """Compare every file with its record. Raises ModelDamaged, naming the first that differs."""
-    for name, record in manifest.files.items():
+    verify_files(directory, manifest.files)
+
+
+def verify_files(directory: Path, files: Mapping[str, FileRecord]) -> None:
+    """The same for files by their paths relative to `directory`."""
+    for name, record in files.items():
         path = directory / name
         if not path.is_file():
             raise ModelDamaged(path, "is missing")

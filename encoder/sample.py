@@ -17,16 +17,21 @@ from encoder.tokenizer import Tokenizer, Truncation
 
 Batch: TypeAlias = dict[str, NDArray[np.int64]]
 
+SampleName: TypeAlias = Literal["calibration", "parity"]
+
 _BATCH_TEXTS = 16
 
 
-def sample_batches(
-    name: Literal["calibration", "parity"], tokenizer: Tokenizer, manifest: Manifest
-) -> list[Batch]:
-    """The texts of `samples/NAME.txt`, padded in batches of like length, shortest first."""
+def sample_texts(name: SampleName) -> list[str]:
+    """The texts of `samples/NAME.txt`: English, German, French."""
     text = resources.files("encoder").joinpath("samples", f"{name}.txt").read_text("utf-8")
+    return text.splitlines()
+
+
+def sample_batches(name: SampleName, tokenizer: Tokenizer, manifest: Manifest) -> list[Batch]:
+    """The texts of `samples/NAME.txt`, padded in batches of like length, shortest first."""
     encoded = tokenizer.encode(
-        text.splitlines(), tokens_max=manifest.tokens_max, truncation=Truncation.HEAD
+        sample_texts(name), tokens_max=manifest.tokens_max, truncation=Truncation.HEAD
     )
     windows = sorted((text.windows[0] for text in encoded), key=lambda window: len(window.ids))
     return [

@@ -1,0 +1,131 @@
+"""Texts cut into sentences for translation, and joined again with nothing lost between them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+
+import regex
+import sentencex  # type: ignore[import-untyped]  # it has no types
+
+from encoder.tokenizer import Window
+
+# Line breaks as str.splitlines has them would be too many: a form feed ends no sentence.
+_LINES = regex.compile(r"[^\r\n]+")
+_PARAGRAPHS = regex.compile(r"(?:(?!\r?\n[^\S\r\n]*\r?\n).)+", regex.DOTALL)
+_SPACE = regex.compile(r"\s+")
+# Tags and entities at the edges of a sentence, with the space around them.
+_TAG = r"<[/!?]?[A-Za-z][^<>]*>"
+_BEFORE = regex.compile(rf"(?:\s|{_TAG})*")
+_AFTER = regex.compile(rf"(?:\s|{_TAG})*", regex.REVERSE)
+_LETTER = regex.compile(r"\p{L}")
+_TAGS = regex.compile(_TAG)
+
+
+class Splitting(StrEnum):
+    """Where a text is cut into the pieces that are translated one by one."""
+
+    SENTENCES_AND_LINES = "sentences_and_lines"
+    SENTENCES = "sentences"  # and at blank lines; a line may end within a sentence
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a text, in code points. What lies between pieces is kept as it is.
+
+    translatable: whether there is something in it to translate: a letter outside of tags
+    """
+
+    start: int
+    end: int
+    translatable: bool
+
+    def of(self, text: str) -> str:
+        """The piece itself."""
+        return text[self.start : self.end]
+
+
+def pieces(text: str, language: str, splitting: Splitting) -> list[Piece]:
+    """The sentences of a text in `language`, in order, without the space and tags around them.
+
+    Sentences end where sentencex, by Wikimedia, finds that they do. Pieces do not overlap, and
+    nothing but white space and tags lies between them.
+    """
+    found = []
+    for start, end in _spans(text, language, splitting):
+        inner = trimmed(text, start, end)
+        if inner is not None:
+            found.append(inner)
+    return found
+
+
+def trimmed(text: str, start: int, end: int) -> Piece | None:
+    """A part of a text without the white space and the tags at its edges; None if that is all."""
+    before = _BEFORE.match(text, start, end)
+    first = before.end() if before else start
+    if first == end:
+        return None
+    after = _AFTER.match(text, first, end)
+    last = after.start() if after else end
+    piece = text[first:last]
+    return Piece(first, last, _LETTER.search(_TAGS.sub("", piece)) is not None)
+
+
+def fitted(piece: Piece, text: str, window: Window, tokens_max: int) -> list[Piece]:
+    """A piece that may be too long for the model, cut at white space where it must be.
+
+    window: the whole piece as tokens, however long, its offsets counted from the piece's start
+    """
+    special = int((window.starts < 0).sum())
+    room = tokens_max - special
+    inside = [(int(s), int(e)) for s, e in zip(window.starts, window.ends, strict=True) if s >= 0]
+    if len(inside) <= room:
+        return [piece]
+    cuts = _cuts(inside, room, lambda at: text[piece.start + at].isspace())
+    edges = [piece.start, *(piece.start + cut for cut in cuts), piece.end]
+    parts = (trimmed(text, a, b) for a, b in pairwise(edges))
+    return [part for part in parts if part is not None]
+
+
+def joined(text: str, parts: Sequence[tuple[Piece, str]]) -> tuple[str, list[tuple[int, int]]]:
+    """The text with each piece replaced, and where the replacements are, in code points."""
+    written: list[str] = []
+    places = []
+    length, before = 0, 0
+    for piece, replacement in parts:
+        gap = text[before : piece.start]
+        places.append((length + len(gap), length + len(gap) + len(replacement)))
+        written += [gap, replacement]
+        length += len(gap) + len(replacement)
+        before = piece.end
+    return "".join([*written, text[before:]]), places
+
+
+def _spans(text: str, language: str, splitting: Splitting) -> Iterator[tuple[int, int]]:
+    if splitting is Splitting.NONE:
+        yield 0, len(text)
+        return
+    blocks = _LINES if splitting is Splitting.SENTENCES_AND_LINES else _PARAGRAPHS
+    for block in blocks.finditer(text):
+        if _SPACE.fullmatch(block.group()):
+            continue
+        for found in sentencex.get_sentence_boundaries(language, block.group()):
+            yield block.start() + found["start_index"], block.start() + found["end_index"]
+
+
+def _cuts(
+    tokens: Sequence[tuple[int, int]], room: int, is_space: Callable[[int], bool]
+) -> list[int]:
+    """Where to cut so that at most `room` tokens lie between: before a token that white space
+    precedes, if one does, as late as possible."""
+    cuts = []
+    first = 0
+    while len(tokens) - first > room:
+        last = first + room
+        spaced = (
+            i for i in range(last, first, -1) if tokens[i][0] > 0 and is_space(tokens[i][0] - 1)
+        )
+        first = next(spaced, last)
+        cuts.append(tokens[first][0])
+    return cuts

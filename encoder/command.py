@@ -10,7 +10,10 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubComm
 from encoder.config import UnsupportedModel
 from encoder.evaluation.command import Evaluate
 from encoder.manifest import Manifest, ModelDamaged, Precision, read_manifest, verify
+from encoder.sense_space import SenseSpace, read_space
 from encoder.training.command import Finetune, Pretrain, Snapshot
+from encoder.training.senses_command import Senses
+from encoder.training.translation_command import TrainTranslation
 
 # What a caller can mend; anything else is our bug and shows its traceback.
 _MISTAKES = (UnsupportedModel, ModelDamaged, OSError)
@@ -108,6 +111,7 @@ class Info(_Command):
             f"{manifest.vocab_size} tokens\n"
             f"reads        {manifest.tokens_max} tokens at most\n"
             f"words        mean of layers {', '.join(map(str, manifest.word_layers))}\n"
+            f"senses       {_senses(read_space(self.directory, manifest))}\n"
             f"prompts      {', '.join(manifest.prompts) or 'none'}\n"
             f"files        {len(manifest.files)}, {size_bytes / 1e6:.1f} MB, all SHA-256 right\n"
             f"{_parities(manifest)}"
@@ -147,6 +151,13 @@ class Model(BaseSettings):
     finetune: CliSubCommand[Finetune] = Field(
         description="teach a pretrained model sentence vectors"
     )
+    train_translation: CliSubCommand[TrainTranslation] = Field(
+        description="teach a model to translate"
+    )
+
+    senses: CliSubCommand[Senses] = Field(
+        description="fit how a model tells word senses, on plain text"
+    )
 
     def cli_cmd(self) -> None:
         """Run the subcommand."""
@@ -182,6 +193,13 @@ def _parities(manifest: Manifest) -> str:
         for precision, parity in manifest.precisions.items()
     ]
     return "\n".join(lines)
+
+
+def _senses(space: SenseSpace) -> str:
+    layers = f"layers {', '.join(map(str, space.layers))} beside the text's vector"
+    if space.whitening is None:
+        return f"{layers}, not whitened; whiten them with: polyseme-model senses"
+    return f"{layers}, whitened on {space.origin.get('uses', '?')} uses of words"
 
 
 def _tell(step: str) -> None:

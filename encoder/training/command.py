@@ -80,7 +80,7 @@ class Pretrain(_Common):
     )
 
     def cli_cmd(self) -> None:
-        with _refusing():
+        with refusing():
             self._run()
 
     def _run(self) -> None:
@@ -121,7 +121,7 @@ class Pretrain(_Common):
             cache=self.cache or self.out / "cache",
             resume=self.resume,
             checkpoint_s=self.checkpoint_s,
-            precision=_precision(self.precision, workers.device.type, self.threads),
+            precision=multiplied_in(self.precision, workers.device.type, self.threads),
             compiled=self.compiled,
             for_gpu=True if self.seconds else None,  # a rehearsal on a CPU goes the GPU's way
         )
@@ -135,7 +135,7 @@ class Snapshot(_Common):
     def cli_cmd(self) -> None:
         if self.directory.exists():
             sys.exit(f"{self.directory} exists; a model is never overwritten")
-        with _refusing():
+        with refusing():
             # torch takes seconds to import; --help must not
             from encoder.training.run import Run, Settings
             from encoder.training.workers import Workers
@@ -200,7 +200,7 @@ class Finetune(BaseModel):
     def cli_cmd(self) -> None:
         if self.weights is None and not self.prepare_only:
             sys.exit("finetune needs --weights, unless it has --prepare-only")
-        with _refusing():
+        with refusing():
             self._run()
 
     def _run(self) -> None:
@@ -224,7 +224,7 @@ class Finetune(BaseModel):
             cache=self.cache or self.out / "cache",
             evaluation=self.evaluation,
             device=device,
-            precision=_precision(self.precision, device.type, self.threads),
+            precision=multiplied_in(self.precision, device.type, self.threads),
             compiled=self.compiled,
         )
         stage = SentenceStage(recipe, settings)
@@ -242,7 +242,7 @@ class Finetune(BaseModel):
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def refusing() -> Iterator[None]:
     """Turn what a user can put right into one line on stderr and exit status 1."""
     from encoder.training.checkpoints import CheckpointRefused
     from encoder.training.corpus import CorpusInvalid
@@ -275,7 +275,7 @@ def _prepared(
     return prepare(recipe, settings)
 
 
-def _precision(asked: str, device: str, threads: int | None) -> "torch.dtype":
+def multiplied_in(asked: str, device: str, threads: int | None) -> "torch.dtype":
     """The numbers to multiply in; sets the count of threads, which must come first."""
     import torch
 

@@ -14,6 +14,8 @@ from encoder.sense_space import SenseSpace, read_space
 from encoder.training.command import Finetune, Pretrain, Snapshot
 from encoder.training.senses_command import Senses
 from encoder.training.translation_command import TrainTranslation
+from encoder.translation_config import FOLDER
+from encoder.translation_manifest import TranslationManifest
 
 # What a caller can mend; anything else is our bug and shows its traceback.
 _MISTAKES = (UnsupportedModel, ModelDamaged, OSError)
@@ -83,13 +85,24 @@ class Export(_Command):
     def cli_cmd(self) -> None:
         """Run it."""
         from encoder.export import NoParity, export_directory  # imports torch
+        from encoder.translation_export import export_translator
 
         start = time.monotonic()
+        translates = (self.directory / FOLDER).is_dir()
         try:
-            manifest = export_directory(self.directory, precisions=self.precision, progress=_tell)
+            # An imported translation model may have nothing beside its translator.
+            if not translates or (self.directory / "config.json").is_file():
+                manifest = export_directory(
+                    self.directory, precisions=self.precision, progress=_tell
+                )
+                print(_parities(manifest))
+            if translates:
+                translator = export_translator(
+                    self.directory, precisions=self.precision, progress=_tell
+                )
+                print(_translation_parities(translator))
         except NoParity as error:
             sys.exit(str(error))
-        print(_parities(manifest))
         print(f"{self.directory}: exported in {time.monotonic() - start:.0f} s")
 
 
@@ -200,6 +213,16 @@ def _senses(space: SenseSpace) -> str:
     if space.whitening is None:
         return f"{layers}, not whitened; whiten them with: polyseme-model senses"
     return f"{layers}, whitened on {space.origin.get('uses', '?')} uses of words"
+
+
+def _translation_parities(manifest: TranslationManifest) -> str:
+    lines = [
+        f"{precision:<12} translation: cosine to torch {parity.cosine_mean:.5f}, the same next token "
+        f"after {parity.first_agrees:.1%} of {parity.tokens}; largest difference "
+        f"{parity.difference_max:.1e}"
+        for precision, parity in manifest.precisions.items()
+    ]
+    return "\n".join(lines)
 
 
 def _tell(step: str) -> None:

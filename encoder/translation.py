@@ -123,7 +123,7 @@ class Translator:
             present = ", ".join(manifest.precisions) or "none"
             raise PrecisionMissing(
                 f"{folder} has no {precision} graphs (it has: {present}); write them with: "
-                f"polyseme-model export-translation {directory}"
+                f"polyseme-model export {directory}"
             )
         verify_files(folder, manifest.files)
         config = read_translation_config(folder)

@@ -87,7 +87,7 @@ def read_translation_manifest(folder: Path) -> TranslationManifest:
     if not file.is_file():
         raise ModelNotFound(
             f"{folder} has no {TRANSLATION_MANIFEST_NAME}; make one with: "
-            f"polyseme-model export-translation {folder.parent}"
+            f"polyseme-model export {folder.parent}"
         )
     try:
         return TranslationManifest.model_validate_json(file.read_bytes())

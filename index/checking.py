@@ -43,6 +43,23 @@ def check_database(reader: Reader, path: Path) -> Iterator[Finding]:
         yield Finding(Part.DERIVED, path, problem)
 
 
+def examine(reader: Reader, connection: sqlite3.Connection, path: Path) -> str:
+    """Why a database that is not the one that was closed may only be read; empty if it is sound.
+
+    Raises DataDamaged for damage by which documents would not be found, without a word.
+    connection: the same as the reader's; it may write
+    """
+    for problem in _structure(reader):
+        raise DataDamaged(path, problem)
+    for problem in _documents(reader):
+        return f"{path} is damaged: {problem}"  # whoever reads that document is told
+    for problem in _derived(reader):
+        raise DataDamaged(path, problem)
+    for finding in check_words(connection, path):
+        raise DataDamaged(path, finding.problem)
+    return ""
+
+
 def check_words(connection: sqlite3.Connection, path: Path) -> Iterator[Finding]:
     """Whether FTS5 has the words of the documents. It needs a connection that may write."""
     try:

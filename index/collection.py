@@ -298,6 +298,9 @@ class Collection:
         with self._engine.view() as view:
             return take(view.reader.connection, self.name, directory)
 
-    def close(self) -> None:
-        """Wait for the write in progress; running reads end as they please."""
-        self._engine.close()
+    def close(self, *, sealed: bool = True) -> None:
+        """Wait for the write in progress; running reads end as they please.
+
+        sealed: remember what the files hold; not worth the time for what will be removed
+        """
+        self._engine.close(sealed=sealed)

@@ -149,7 +149,8 @@ def _translation(error: sqlite3.Error, path: Path) -> DiskFull | DataDamaged | S
     crowded = unwritable and free is not None and free < FULL_BYTES
     if code == sqlite3.SQLITE_FULL or crowded:
         return DiskFull(path, free or 0)
-    undecodable = str(error).startswith("Could not decode to UTF-8")  # the module's own, codeless
+    # The module's own, codeless, and what FTS5 says of its tables, with the code of any mistake.
+    undecodable = str(error).startswith(("Could not decode to UTF-8", "invalid fts5 file format"))
     if undecodable or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return DataDamaged(path, str(error))
     return StorageFailed(path, f"{type(error).__name__}: {error}")

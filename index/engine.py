@@ -14,7 +14,7 @@ import numpy as np
 from index import database, files
 from index.builder import Builder
 from index.changes import Change, Once
-from index.checking import Finding, check_database, check_words
+from index.checking import Finding, check_database, check_words, examine
 from index.checking import Part as Damage
 from index.documents import Written
 from index.errors import DataDamaged, ReadOnly
@@ -22,6 +22,7 @@ from index.generation import Generation, Part
 from index.reading import Generations, Readers, View
 from index.records import Reader
 from index.repairing import SPEC_COPY_NAME, finish
+from index.seal import Seal, SealFile, check_sequence, read_seal
 from index.segments import Segments
 from index.settings import StoreSettings
 from index.spec import CollectionSpec
@@ -40,6 +41,7 @@ class Engine:
         self._path = directory / database.FILE_NAME
         self.settings = settings
         self.reason = ""  # why it is read-only
+        self._doubted = False  # it was checked, and not all is well
         with files.translated(directory):
             finish(directory)
         with database.translated(self._path):
@@ -55,6 +57,9 @@ class Engine:
         self.spec = _spec(str(meta["spec"]), self._path)
         self.created_at = float(meta["created_at"])
         self._writing = Reader(connection, self._path, self.spec.dimensions)
+        self._seal: SealFile | None = None
+        with files.translated(self._path):
+            self._compare_with_seal(str(meta["uid"]))
         self._segments = Segments(
             self.directory, str(meta["uid"]), self.spec.dimensions, self.settings
         )
@@ -71,6 +76,7 @@ class Engine:
             current=lambda: self._generations.current,
             publish=self._generations.publish,
             reload=lambda: self._load(self._generations.current.segments),
+            acknowledging=self._note,
         )
         self._builder = Builder(
             self._segments,
@@ -78,7 +84,31 @@ class Engine:
             current=lambda: self._generations.current,
             swap=self._swap,
         )
+        self._break_seal(str(meta["uid"]))
         self._builder.poke()
+
+    def _compare_with_seal(self, uid: str) -> None:
+        """Raises DataDamaged where acknowledged writes, or ways to documents, are lost."""
+        seal, sequence = read_seal(self.directory), self._writing.sequence()
+        check_sequence(seal, uid, sequence, self._path)
+        if seal is None or not seal.digest or (seal.uid, seal.sequence) != (uid, sequence):
+            return
+        if files.sha256_of(self._path) != seal.digest:
+            log.warning("%s changed while it was closed; everything is read", self._path)
+            self.reason = examine(self._writing, self._writing.connection, self._path)
+
+    def _break_seal(self, uid: str) -> None:
+        """Once there may be writes. What was found damaged keeps its seal, and is found again."""
+        if self.reason:
+            return
+        try:
+            self._seal = SealFile(self.directory, Seal(uid, self.current.sequence))
+        except OSError as error:  # a full disk: reads go on
+            log.warning("%s cannot be sealed: %s", self._path, error)
+
+    def _note(self, sequence: int) -> None:
+        if self._seal is not None:
+            self._seal.set(sequence)
 
     def _load(self, segments: Sequence[Part]) -> Generation:
         """A generation from the database, given segments that hold some of its rows."""
@@ -153,6 +183,7 @@ class Engine:
             for damage in self._segments.damaged_files():
                 findings.append(Finding(Damage.SEGMENT, damage.path, damage.reason))
         for finding in findings:
+            self._doubted = self._doubted or finding.part is not Damage.SEGMENT
             if finding.part is Damage.DATABASE:
                 self.reason = self.reason or f"{finding.path} is damaged: {finding.problem}"
         return findings
@@ -164,11 +195,31 @@ class Engine:
                 build_failure=self._builder.failure,
             )  # fmt: skip
 
-    def close(self) -> None:
-        """Wait for the write in progress; running reads end as they please."""
+    def close(self, *, sealed: bool = True) -> None:
+        """Wait for the write in progress; running reads end as they please.
+
+        sealed: read the database once more, so that damage while it is closed will be noticed
+        """
         self._builder.close()
         self._writer.close()
         self._readers.close()
+        seal, self._seal = self._seal, None
+        if seal is not None:
+            if sealed and not self.reason and not self._doubted:
+                seal.set(self.current.sequence, self._digest())
+            seal.close()
+
+    def _digest(self) -> str:
+        """Of the closed database; empty where it is not all in one file, or too large."""
+        try:
+            if self._path.with_name(f"{self._path.name}-wal").exists():
+                return ""  # somebody still reads
+            if self._path.stat().st_size > self.settings.sealed_bytes_max:
+                return ""
+            return files.sha256_of(self._path)
+        except OSError as error:
+            log.warning("%s cannot be sealed: %s", self._path, error)
+            return ""
 
     def _check_writable(self) -> None:
         if self.reason:

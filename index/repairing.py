@@ -16,6 +16,7 @@ from index.checking import Part
 from index.errors import DataDamaged
 from index.files import sync_directory, translated
 from index.records import Reader, Record, insert, insert_derived
+from index.seal import Seal, read_seal
 from index.spec import CollectionSpec
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ class Repair:
     """What a repair did."""
 
     kept_documents: int = 0
-    lost: list[str] = field(default_factory=list)  # ids, or row numbers where the id is lost too
+    # Ids, or row numbers where the id is lost too, or the numbers of writes.
+    lost: list[str] = field(default_factory=list)
     salvaged: bool = False  # the database was written anew
 
 
@@ -50,7 +52,7 @@ def mend(directory: Path, spec: CollectionSpec, damaged: Collection[Part]) -> Re
             return Repair()
         fresh = directory / f"{database.FILE_NAME}.tmp"
         fresh.unlink(missing_ok=True)
-        repair = salvage(path, fresh, spec)
+        repair = salvage(path, fresh, spec, read_seal(directory))
         put_in_place(directory, fresh)
         return repair
 
@@ -71,7 +73,7 @@ def rebuild_derived(path: Path, spec: CollectionSpec) -> None:
         connection.close()  # which rolls back what was not committed
 
 
-def salvage(path: Path, target: Path, spec: CollectionSpec) -> Repair:
+def salvage(path: Path, target: Path, spec: CollectionSpec, seal: Seal | None = None) -> Repair:
     """Write every document of `path` that is whole into a new database `target`.
 
     Rows are read one at a time in both directions and by every index, because a damaged page
@@ -94,7 +96,12 @@ def salvage(path: Path, target: Path, spec: CollectionSpec) -> Repair:
             "sequence": 0,
         }
         database.create(target, values)
-        _copy_rows(reader, rows, target, repair, int(meta.get("sequence", 0)))
+        sequence = int(meta.get("sequence", 0))
+        if seal is not None and seal.sequence > sequence:
+            if "sequence" in meta:
+                repair.lost.append(f"what writes {sequence + 1} to {seal.sequence} did")
+            sequence = seal.sequence  # which never goes back
+        _copy_rows(reader, rows, target, repair, sequence)
     finally:
         with contextlib.suppress(*database.ERRORS):
             connection.close()

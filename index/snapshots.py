@@ -56,8 +56,9 @@ def take(source: sqlite3.Connection, name: str, directory: Path) -> Snapshot:
 
     The directory gets its name when everything in it is durable.
     """
-    if directory.exists():
-        raise InvalidInput("directory", f"{directory} exists; a snapshot is never overwritten")
+    with translated(directory):
+        if directory.exists():
+            raise InvalidInput("directory", f"{directory} exists; a snapshot is never overwritten")
     temporary = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.tmp")
     try:
         with translated(temporary), database.translated(temporary / database.FILE_NAME):

@@ -149,7 +149,7 @@ class Store:
                 self._damaged.pop(name, None)
                 with self._uncertain():
                     if collection is not None:
-                        collection.close()
+                        collection.close(sealed=False)
                     (self._home / name).rename(directory)
                     sync_directory(self._home)
             _discard(directory)  # it is gone already; the rest is tidying

@@ -57,7 +57,9 @@ class Writer:
         current: Callable[[], Generation],
         publish: Callable[[Generation], None],
         reload: Callable[[], Generation],
+        acknowledging: Callable[[int], None],
     ) -> None:
+        """acknowledging: is told the sequence of each durable write before its caller is"""
         self.lock = threading.RLock()  # also held to swap segments, and for maintenance
         self._path = path
         self._reader = reader
@@ -66,6 +68,7 @@ class Writer:
         self._current = current
         self._publish = publish
         self._reload = reload
+        self._acknowledging = acknowledging
         self._waiting: deque[Ticket] = deque()
         self._closed = False
 
@@ -121,6 +124,7 @@ class Writer:
             raise
         self._next_row = transaction.next_row
         self._publish(after)
+        self._acknowledging(after.sequence)
 
     def _apply(self, ticket: Ticket, transaction: Transaction, *, alone: bool) -> None:
         """A change that is refused undoes itself; any other failure undoes the group."""

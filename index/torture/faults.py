@@ -180,7 +180,10 @@ def _aftermath(home: Path, state: State) -> Iterator[str]:
     yield from (f"left behind: {path}" for path in litter(home))
 
 
-EXPECTED = ("LOCK", "FORMAT", "MANIFEST", "SNAPSHOT", "collection.json", "documents.sqlite3")
+EXPECTED = (
+    *("LOCK", "FORMAT", "SEAL", "MANIFEST", "SNAPSHOT"),
+    *("collection.json", "documents.sqlite3"),
+)
 
 
 def litter(home: Path) -> list[str]:

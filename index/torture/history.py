@@ -159,7 +159,7 @@ def _upsert(name: str, numbers: range, version: int, *, request_id: str = "") ->
 
     def after(state: State) -> State:
         contents = state.collections[name]
-        fresh = {d.id: _shown(d) for d in documents}
+        fresh = {d.id: shown_of(d) for d in documents}
         return state.with_collection(
             name, replace(contents, documents={**contents.documents, **fresh})
         )
@@ -238,7 +238,7 @@ def _read() -> Step:
     return Step("read", run)
 
 
-def _shown(document: Document) -> Shown:
+def shown_of(document: Document) -> Shown:
     number = document.metadata["n"]
     assert isinstance(number, int)
     return Shown(document.text, number, document.vector.tobytes())
@@ -258,7 +258,7 @@ def contents_of(collection: Collection) -> Contents:
             made = Document(
                 id=stored.id, text=stored.text, metadata=stored.metadata, vector=stored.vector
             )
-            documents[stored.id] = _shown(made)
+            documents[stored.id] = shown_of(made)
         token = page.next_page_token
         if not token:
             return Contents(collection.spec.description, documents)

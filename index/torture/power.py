@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from index.errors import StoreError
-from index.torture.disk import Call, Look
+from index.torture.disk import Call, Change, Look
 from index.torture.history import (
     State,
     World,
@@ -25,7 +25,7 @@ from index.torture.history import (
     shown_by,
 )
 from index.torture.place import temporary_home
-from index.torture.platter import Change, Fate, Platter
+from index.torture.platter import Fate, Platter
 from index.torture.watching import watched
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from server.settings import PREFIX
 
-START_S_MAX = 120.0
-STOP_S_MAX = 60.0
+# On a machine that others use too, a start of one CPU second can take minutes.
+START_S_MAX = 1200.0
+START_CPU_S_MAX = 60.0
+STOP_S_MAX = 600.0
 POLL_S = 0.01
 LOG_LINES_SHOWN = 5
 
@@ -57,6 +59,8 @@ class Victim:
                 return next(int(str(line["port"])) for line in lines if "port" in line)
             self.check_alive()
             await asyncio.sleep(POLL_S)
+            if self._cpu_s() > START_CPU_S_MAX:
+                raise VictimEnded(f"it did not serve with {START_CPU_S_MAX:g} s of CPU time")
         raise VictimEnded(f"it did not serve within {START_S_MAX:g} s")
 
     def check_alive(self) -> None:
@@ -93,6 +97,14 @@ class Victim:
         if self._process.returncode is None:
             self._process.kill()
         await self._process.wait()
+
+    def _cpu_s(self) -> float:
+        """What the process has computed so far; 0 when it is gone."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _lines(self) -> list[dict[str, object]]:  # all its lines are JSON, the last may be cut
         whole = self._log.read_bytes().rpartition(b"\n")[0].splitlines()

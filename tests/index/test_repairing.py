@@ -28,6 +28,8 @@ def directory(tmp_path, settings, spec, documents):
 
 
 def execute(path, sql, *parameters):
+    """As damage does that came while the collection was open: no digest tells of it."""
+    path.with_name("SEAL").unlink(missing_ok=True)
     connection = sqlite3.connect(path)
     with connection:
         connection.execute(sql, parameters)

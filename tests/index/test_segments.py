@@ -70,6 +70,7 @@ def test_segments_of_another_time_or_database_are_not_used(tmp_path, spec, setti
     # Someone puts an old copy of the database back beside newer segments.
     database = tmp_path / "collections/fruit/documents.sqlite3"
     database.write_bytes((snapshot.path / "documents.sqlite3").read_bytes())
+    database.with_name("SEAL").unlink()  # without this, the writes since are missed
 
     with Store.open(tmp_path, settings) as store:
         put_back = store.collection("fruit")

@@ -1,4 +1,4 @@
-"""Texts cut into sentences for translation, and joined again with nothing lost between them."""
+"""Texts cut into sentences for translation, with nothing lost between them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -86,20 +86,6 @@ def fitted(piece: Piece, text: str, window: Window, tokens_max: int) -> list[Pie
     edges = [piece.start, *(piece.start + cut for cut in cuts), piece.end]
     parts = (trimmed(text, a, b) for a, b in pairwise(edges))
     return [part for part in parts if part is not None]
-
-
-def joined(text: str, parts: Sequence[tuple[Piece, str]]) -> tuple[str, list[tuple[int, int]]]:
-    """The text with each piece replaced, and where the replacements are, in code points."""
-    written: list[str] = []
-    places = []
-    length, before = 0, 0
-    for piece, replacement in parts:
-        gap = text[before : piece.start]
-        places.append((length + len(gap), length + len(gap) + len(replacement)))
-        written += [gap, replacement]
-        length += len(gap) + len(replacement)
-        before = piece.end
-    return "".join([*written, text[before:]]), places
 
 
 def _spans(text: str, language: str, splitting: Splitting) -> Iterator[tuple[int, int]]:

@@ -155,32 +155,33 @@ class Translator:
     def translate(
         self,
         windows: Sequence[Window],
-        target: str,
+        targets: Sequence[str],
         plan: BeamPlan,
         *,
         attention: bool = False,
         wanted: Callable[[int], bool] = lambda window: True,
     ) -> list[list[Written]]:
-        """For each window its best translations into `target`, best first, all in one batch.
+        """For each window its best translations, best first, all in one batch.
 
-        wanted: asked before each token for each window: when it says no, the window leaves the
-                batch, without translations
+        targets: the language that each is translated into
+        wanted:  asked before each token for each window: when it says no, the window leaves the
+                 batch, without translations
         Raises PairMissing for a target that the model does not know, ValueError for a window
         longer than `tokens_max`.
         """
-        if target not in self.targets:
+        if unknown := sorted(set(targets) - set(self.targets)):
             known = ", ".join(self.targets)
-            raise PairMissing(f"{self.name} does not translate into {target!r}, but into {known}")
+            raise PairMissing(f"{self.name} does not translate into {unknown[0]!r}, but {known}")
         if not windows:
             return []
         found = search(
             SessionStepper(
                 self._step,
-                self._read(windows, target),
+                self._read(windows, targets),
                 choices=2 * plan.beams,
                 attention=attention,
             ),
-            [self._config.begin_ids[target]] * len(windows),
+            [self._config.begin_ids[target] for target in targets],
             end_id=self._config.end_id,
             tokens_max=[self._longest(len(window.ids)) for window in windows],
             plan=plan,
@@ -191,14 +192,13 @@ class Translator:
             for window, of_window in zip(windows, found, strict=True)
         ]
 
-    def _read(self, windows: Sequence[Window], target: str) -> Sources:
-        prefix = [self._config.source_ids[target]] if self._config.source_ids else []
+    def _read(self, windows: Sequence[Window], targets: Sequence[str]) -> Sources:
         longest = max(len(window.ids) for window in windows)
         if longest > self.tokens_max:
             raise ValueError(f"a window has {longest} tokens; this model reads {self.tokens_max}")
         inputs = padded(windows, self._config.encoder.pad_id)
-        if prefix:
-            column = np.tile(np.array([prefix]), (len(windows), 1))
+        if self._config.source_ids:
+            column = np.array([[self._config.source_ids[target]] for target in targets])
             inputs["ids"] = np.concatenate([column, inputs["ids"]], axis=1)
             inputs["mask"] = np.concatenate([np.ones_like(column), inputs["mask"]], axis=1)
         names = past_names("source", range(self._config.decoder.layers))

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsError
 
 from encoder.config import UnsupportedModel
-from encoder.evaluation.command import Evaluate
+from encoder.evaluation.command import Card, Evaluate
 from encoder.manifest import Manifest, ModelDamaged, Precision, read_manifest, verify
 from encoder.sense_space import SenseSpace, read_space
 from encoder.training.command import Finetune, Pretrain, Snapshot
@@ -155,6 +155,7 @@ class Model(BaseSettings):
     export: CliSubCommand[Export] = Field(description="write ONNX graphs, proven against torch")
     info: CliSubCommand[Info] = Field(description="show a model directory and check its files")
     evaluate: CliSubCommand[Evaluate] = Field(description="measure a model and write its card")
+    card: CliSubCommand[Card] = Field(description="write data, training and limits on its card")
     pretrain: CliSubCommand[Pretrain] = Field(
         description="train a masked language model on a folder of text"
     )

@@ -1,10 +1,12 @@
-"""Writes an evaluation into a model directory: a part of the card, a JSON file, and the plot."""
+"""Writes an evaluation into a model directory: a part of the card, its head's results, a JSON
+file, and the plot."""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from encoder.evaluation.coarsewsd import SENSE_SPACE, SENSE_SPACE_NAME
 from encoder.evaluation.features import (
     BOTH,
     BOTH_WHITENED,
@@ -14,6 +16,8 @@ from encoder.evaluation.features import (
     WORD,
     WORD_WHITENED,
 )
+from encoder.evaluation.head import with_head
+from encoder.evaluation.model_index import model_index
 from encoder.evaluation.plot import Line, plot
 from encoder.evaluation.result import Evaluation, Score, Task
 from encoder.evaluation.table import as_json, markdown
@@ -37,32 +41,41 @@ class CardDamaged(ValueError):
 def write(directory: Path, evaluation: Evaluation) -> list[Path]:
     """Write card, data and plot into `directory` and renew its file records; says what it wrote.
 
-    Raises ValueError for a partial evaluation, which belongs on no card, and CardDamaged, both
-    before anything is written.
+    Raises ValueError for a partial evaluation, which belongs on no card, CardDamaged and
+    HeadDamaged, all before anything is written.
     """
     if evaluation.partial:
         raise ValueError(f"a partial evaluation is never written: {evaluation.partial}")
     card = directory / CARD
     before = card.read_text("utf-8") if card.is_file() else f"# {evaluation.model}\n"
     files = {
-        card: with_section(before, section(evaluation), card),
+        card: with_head(
+            with_section(before, section(evaluation), card),
+            {"model-index": model_index(evaluation)},
+        ),
         directory / DATA: json.dumps(as_json(evaluation), indent=1, ensure_ascii=False) + "\n",
     }
     if curves := averaged_and_contextual(evaluation):
         files[directory / PLOT] = _picture(evaluation, curves)
+    write_files(directory, files)
+    return list(files)
+
+
+def write_files(directory: Path, files: Mapping[Path, str]) -> None:
+    """Write each file whole or not at all, then renew the directory's file records."""
     for file, content in files.items():
         temporary = file.with_name(f".{file.name}.new")
         temporary.write_text(content, "utf-8")
         temporary.replace(file)
     write_manifest(directory, read_manifest(directory))
-    return list(files)
 
 
 def check(directory: Path) -> None:
-    """Raise what `write` would: CardDamaged, or PermissionError if it may not write here."""
+    """Raise what `write` would: CardDamaged, HeadDamaged, or PermissionError if it may not write
+    here."""
     card = directory / CARD
     if card.is_file():
-        with_section(card.read_text("utf-8"), "", card)
+        with_head(with_section(card.read_text("utf-8"), "", card), {})
     if not os.access(directory, os.W_OK):
         raise PermissionError(f"{directory} cannot be written to, so neither can its card")
 
@@ -75,18 +88,21 @@ def section(evaluation: Evaluation) -> str:
     return "\n".join(parts)
 
 
-def with_section(card: str, content: str, name: Path = Path(CARD)) -> str:
+def with_section(
+    card: str, content: str, name: Path = Path(CARD), marks: tuple[str, str] = (BEGIN, END)
+) -> str:
     """`card` with `content` between the marks, in the place of an earlier one or at the end.
 
     Raises CardDamaged if the marks are not a pair in order.
     """
-    marked = f"{BEGIN}\n{content}\n{END}"
-    begins, ends = card.count(BEGIN), card.count(END)
+    begin, end = marks
+    marked = f"{begin}\n{content}\n{end}"
+    begins, ends = card.count(begin), card.count(end)
     if begins == ends == 0:
         return f"{card.rstrip()}\n\n{marked}\n"
-    if begins != 1 or ends != 1 or card.index(BEGIN) > card.index(END):
-        raise CardDamaged(f"{name} must hold the two marks of the evaluation once each, or neither")
-    return card[: card.index(BEGIN)] + marked + card[card.index(END) + len(END) :]
+    if begins != 1 or ends != 1 or card.index(begin) > card.index(end):
+        raise CardDamaged(f"{name} must hold the two marks of {begin!r} once each, or neither")
+    return card[: card.index(begin)] + marked + card[card.index(end) + len(end) :]
 
 
 def averaged_and_contextual(evaluation: Evaluation) -> list[Line]:
@@ -97,7 +113,9 @@ def averaged_and_contextual(evaluation: Evaluation) -> list[Line]:
         return []
     scores = {score.key: score for score in first.scores}
     chosen = (STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH, BOTH_WHITENED)
-    return [_curve(scores, features.name, features.key) for features in chosen]
+    names = [(features.name, features.key) for features in chosen]
+    names.append((SENSE_SPACE_NAME, SENSE_SPACE))
+    return [_curve(scores, name, key) for name, key in names]
 
 
 def _curve(scores: dict[str, Score], name: str, key: str) -> Line:

@@ -1,10 +1,10 @@
-"""The command `evaluate`; also `python -m encoder.evaluation.command`."""
+"""The commands `evaluate` and `card`; the first also `python -m encoder.evaluation.command`."""
 
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import CliApp, CliPositionalArg
 
 from encoder.config import UnsupportedModel
@@ -12,6 +12,7 @@ from encoder.evaluation.result import Form, Task
 from encoder.manifest import ModelDamaged
 
 if TYPE_CHECKING:
+    from encoder.evaluation.describe import Facts
     from encoder.evaluation.suite import Plan
 
 # The values of the two enumerations: the command line would show the names of their members.
@@ -47,11 +48,12 @@ class Evaluate(BaseModel):
         """Run it."""
         from encoder.evaluation import card, suite, table  # torch takes seconds; --help must not
         from encoder.evaluation.data import DataMalformed
+        from encoder.evaluation.head import HeadDamaged
         from encoder.runtime import PrecisionMissing
 
         # What a caller can mend; anything else is our bug and shows its traceback.
         model_mistakes = (ModelDamaged, PrecisionMissing, UnsupportedModel)
-        mistakes = (OSError, *model_mistakes, DataMalformed, card.CardDamaged)
+        mistakes = (OSError, *model_mistakes, DataMalformed, card.CardDamaged, HeadDamaged)
         try:
             plan = self._plan()
             if not suite.partial(plan):
@@ -79,6 +81,68 @@ class Evaluate(BaseModel):
             seed=self.seed,
             # On a card: what a stranger types, not where our folders are.
             command=f"polyseme-model evaluate {self.model.resolve().name} --data DIR",
+        )
+
+
+class Card(BaseModel):
+    """Write what a model of our own is made of on its card: data, training, limits.
+
+    An evaluation on the card stays; so does whatever else stands outside the marks.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: CliPositionalArg[Path] = Field(description="a model directory, with a polyseme.json")
+    recipe: Path = Field(description="TOML file of its training, with a licence beside each source")
+    run: list[str] = Field(
+        default=[],
+        description="TITLE=FOLDER of a training run, in their order; FOLDER@SECONDS where its "
+        "curves hold no times; repeat",
+    )
+    teacher: str = Field(default="", description="of the sentence vectors, by its name on the hub")
+    license: str = Field(default="apache-2.0", description="of the weights")
+    hardware: str = Field(default="two CPU cores", description="that trained it")
+    watts: PositiveFloat = Field(
+        default=60.0, description="of that hardware, stated, where power was not measured"
+    )
+
+    def cli_cmd(self) -> None:
+        """Run it."""
+        from encoder.evaluation.card import CardDamaged
+        from encoder.evaluation.describe import describe
+        from encoder.evaluation.head import HeadDamaged
+        from encoder.training.recipe import RecipeInvalid
+
+        try:
+            written = describe(self.model, self._facts())
+        except (OSError, ModelDamaged, CardDamaged, HeadDamaged, RecipeInvalid) as error:
+            sys.exit(f"polyseme-model: {error}")
+        print(f"Written: {', '.join(map(str, written))}")
+
+    def _facts(self) -> "Facts":
+        from dataclasses import replace
+
+        from encoder.evaluation.describe import Facts
+        from encoder.evaluation.provenance import stage_of, texts_of
+        from encoder.training.recipe import load_recipe
+
+        stages, pictures = [], []
+        for given in self.run:
+            title, _, place = given.partition("=")
+            folder, _, seconds = place.partition("@")
+            stage = stage_of(Path(folder), title)
+            stages.append(replace(stage, seconds=float(seconds)) if seconds else stage)
+            curves = Path(folder) / "curves.svg"
+            pictures.append(curves.read_text("utf-8") if curves.exists() else None)
+        return Facts(
+            recipe=load_recipe(self.recipe),
+            texts=texts_of(self.recipe),
+            stages=stages,
+            pictures=pictures,
+            teacher=self.teacher,
+            licence=self.license,
+            hardware=self.hardware,
+            watts=self.watts,
         )
 
 

@@ -84,11 +84,14 @@ class ClockRun(Run):
         progress = Progress(self._recipe.name, total, start=before)
         window = Window()
         saved = clock = begun
+        step_s = 0.0
         for step, losses, last in self._steps(total, before - begun):
             self._check(step, losses)
             now = time.monotonic()
             self._seconds += now - clock
-            window.add(step.tokens, now - clock, *losses)
+            # On a CPU the last step was done when the one before it was told of.
+            step_s = max(now - clock, step_s if last else 0.0)
+            window.add(step.tokens, step_s, *losses)
             clock = now
             progress.update(self._place.seconds, window.note(step.tokens_before + step.tokens))
             self._record_by_clock(step, window, 1.0 if last else self._place.seconds / total)

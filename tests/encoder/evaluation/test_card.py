@@ -89,7 +89,7 @@ def test_a_written_model_still_passes_its_own_checks(directory):
     verify(directory, read_manifest(directory))
     assert "evaluation.json" in read_manifest(directory).files
     shown = (directory / "README.md").read_text("utf-8")
-    assert shown.startswith("---\nlicense: apache-2.0\n---\n# tiny\n")
+    assert shown.startswith("---\nlicense: apache-2.0\nmodel-index:\n")
     assert "| STS-B test en, Spearman | 71.2 | 70.5 | 70 |" in shown
     assert json.loads((directory / "evaluation.json").read_text("utf-8"))["model"] == "tiny"
 

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encoder.evaluation.data import present, read_graded_pairs, read_translations
 from encoder.evaluation.result import Score, TaskResult
 from encoder.evaluation.scores import accuracy, mining_f1, spearman
 from encoder.evaluation.vectors import Subject, embed
+from encoder.runtime import normalize
 
 _LASER_CODES = {"de": "deu", "fr": "fra"}
 
@@ -26,10 +28,11 @@ def translation_files(data: Path) -> dict[str, Path]:
 def similarity(subject: Subject, data: Path, *, column: str, limit: int | None) -> TaskResult:
     """Spearman's correlation of cosine and people's grades on the STS-B test set.
 
-    English must be there; German and French (DeepL's translations of it) are scored if present.
-    Raises DataMissing, DataMalformed.
+    English must be there; German and French (DeepL's translations of it) are scored if present,
+    and all of them at every length that a vector may be cut to. Raises DataMissing, DataMalformed.
     """
     scores, notes = [], []
+    shorter = sorted((c for c in subject.dimensions_choices if c < subject.width), reverse=True)
     for language in ("en", "de", "fr"):
         file = graded_file(data, language)
         if language != "en" and not present(file):
@@ -39,14 +42,22 @@ def similarity(subject: Subject, data: Path, *, column: str, limit: int | None) 
         first, second = pairs.first[:limit], pairs.second[:limit]
         label = f"STS-B {language}, {column}"
         vectors = embed(subject, [*first, *second], label=label)
-        cosines = np.sum(vectors[: len(first)] * vectors[len(first) :], axis=1)
-        correlation = spearman(cosines, pairs.grades[:limit])
-        scores.append(
-            Score(
-                f"sts.{language}", f"STS-B test {language}, Spearman of cosine", 100 * correlation
-            )
-        )
+        for length in (subject.width, *shorter):
+            value = 100 * _correlation(vectors[:, :length], pairs.grades[:limit])
+            key = f"sts.{language}" if length == subject.width else f"sts.{language}.{length}"
+            scores.append(Score(key, _graded_label(language, length, subject.width), value))
     return TaskResult(scores, notes)
+
+
+def _correlation(vectors: NDArray[np.float32], grades: NDArray[np.float64]) -> float:
+    """Of grades and the cosines of vectors (2 pairs, length), firsts and then seconds."""
+    first, second = np.split(normalize(vectors), 2)
+    return spearman(np.sum(first * second, axis=1), grades)
+
+
+def _graded_label(language: str, length: int, width: int) -> str:
+    cut = f", first {length} values" if length < width else ""
+    return f"STS-B test {language}, Spearman of cosine{cut}"
 
 
 def translations(subject: Subject, data: Path, *, column: str, limit: int | None) -> TaskResult:

@@ -11,6 +11,7 @@ from torch import Tensor
 from encoder.checkpoint import load_sentence_encoder
 from encoder.manifest import read_manifest, verify
 from encoder.model import SentenceEncoder
+from encoder.sense_space import read_space
 from encoder.tokenizer import Tokenizer, Window
 
 
@@ -28,7 +29,9 @@ class TorchModel:
         self.tokens_max = manifest.tokens_max
         self.pooling = manifest.pooling
         self.prompts: Mapping[str, str] = dict(manifest.prompts)
+        self.dimensions_choices = manifest.dimensions_choices or (manifest.width,)
         self.word_layers = manifest.word_layers
+        self.sense_space = read_space(directory, manifest)
         self._pad_id = manifest.pad_id
 
     def pooled(self, windows: Sequence[Window]) -> NDArray[np.float32]:

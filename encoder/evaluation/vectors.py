@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from encoder.config import Pooling
 from encoder.runtime import normalize, pool
+from encoder.sense_space import SenseSpace
 from encoder.tokenizer import TokenizedText, Tokenizer, Truncation, Window
 from encoder.training.progress import Progress
 from encoder.words import Span, SubwordPooling, span_at, tokens_of, word_vector
@@ -30,7 +31,9 @@ class Subject(Protocol):
     tokens_max: int
     pooling: Pooling
     prompts: Mapping[str, str]
+    dimensions_choices: tuple[int, ...]  # lengths that a vector may be cut to
     word_layers: tuple[int, ...]
+    sense_space: SenseSpace
 
     def pooled(self, windows: Sequence[Window]) -> NDArray[np.float32]:
         """One vector a window, (windows, width), not normalised."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import shutil
 import signal
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 
 from encoder.checkpoint import WEIGHTS
+from encoder.importing import describe_directory
 from encoder.training.atomic import write_atomically
 from encoder.training.checkpoints import CheckpointRefused, load_checkpoint, save_checkpoint
 from encoder.training.corpus import file_sha256
@@ -109,8 +111,17 @@ class SentenceRun:
         self._save()
         model = self._out / "model"
         if not model.exists():
-            self._training.write_model(model)
+            self._write_model(model)
         return model
+
+    def _write_model(self, directory: Path) -> None:
+        """Write the model and its `polyseme.json`; the directory appears whole or not at all."""
+        temporary = directory.with_name(f".{directory.name}.part")
+        shutil.rmtree(temporary, ignore_errors=True)
+        self._training.write_model(temporary)
+        dimensions = self._recipe.sentences.dimensions
+        describe_directory(temporary, name=self._recipe.name, dimensions_choices=dimensions)
+        temporary.rename(directory)
 
     def _loop(self, curves: Curves, checkpoint_s: float) -> None:
         total = self._recipe.sentences.steps

@@ -124,6 +124,7 @@ class ScriptedModel:
         self.width, self.layers = 3, 2
         self.pooling = Pooling.MEAN
         self.prompts = {"query": "she ", "passage": "the "}
+        self.dimensions_choices = (3,)
         self.word_layers = (2,)
         self.batches = []
 

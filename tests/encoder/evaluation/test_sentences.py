@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from encoder.evaluation.data import DataMissing
+from encoder.evaluation.data import DataMissing, read_graded_pairs
 from encoder.evaluation.sentences import similarity, translations
 from encoder.evaluation.vectors import embed
 from encoder.tokenizer import Tokenizer
@@ -26,6 +26,24 @@ def test_similarity_is_the_correlation_of_cosines_and_grades(scripted, tokenizer
     expected = spearmanr(cosines, [float(grade) for grade in grades]).statistic
     assert result.scores[0].key == "sts.en"
     assert result.scores[0].value == pytest.approx(100 * expected)
+
+
+def test_similarity_is_scored_at_every_length_that_a_vector_may_be_cut_to(
+    scripted, tokenizer_file, data
+):
+    model = scripted(Tokenizer(tokenizer_file))
+    model.dimensions_choices = (3, 2)
+    pairs = read_graded_pairs(data / "sts/stsb/stsb-en-test.tsv")
+
+    result = similarity(model, data, column="test", limit=None)
+
+    first, second = (embed(model, side, label="t")[:, :2] for side in (pairs.first, pairs.second))
+    cosines = np.sum(first * second, axis=1) / np.sqrt(
+        np.sum(first**2, axis=1) * np.sum(second**2, axis=1)
+    )
+    assert [score.key for score in result.scores] == ["sts.en", "sts.en.2"]
+    assert result.scores[1].label.endswith("first 2 values")
+    assert result.scores[1].value == pytest.approx(100 * spearmanr(cosines, pairs.grades).statistic)
 
 
 def test_languages_that_are_not_there_are_noted(scripted, tokenizer_file, data):

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from encoder.checkpoint import load_sentence_encoder, save_directory
 from encoder.config import EncoderConfig, Pooling
 from encoder.evaluation.data import GradedPairs
+from encoder.manifest import read_manifest
 from encoder.model import Encoder, SentenceEncoder
 from encoder.training.checkpoints import CheckpointRefused
 from encoder.training.corpus import CorpusInvalid
@@ -231,6 +232,7 @@ def test_the_stage_goes_from_text_to_a_model_and_reads_no_text_twice(
     assert "whole run" in text
     assert "teacher: 0 texts read" in text
     assert load_sentence_encoder(model).width == 16
+    assert read_manifest(model).dimensions_choices == RULES.dimensions
     lines = read_curves(tmp_path / "run" / "curves.jsonl")
     assert {"loss", "cosine", "similar", "contrast", "masked"} <= lines[0].keys()
     assert lines[-1]["held_out"]["masked"]["en"] > 0

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import grpc
@@ -12,6 +13,8 @@ from grpc_reflection.v1alpha import reflection
 
 from encoder.runtime import Encoder, Graph, Precision
 from encoder.tokenizer import Truncation
+from encoder.translation import Translator
+from encoder.translation_manifest import has_translator
 from index.store import Store
 from polyseme.v1 import (
     admin_pb2,
@@ -32,6 +35,8 @@ from polyseme.v1 import (
     search_pb2_grpc,
     sense_pb2,
     sense_pb2_grpc,
+    translation_pb2,
+    translation_pb2_grpc,
 )
 from server.admission import Admission
 from server.auth import ApiKeys
@@ -51,8 +56,10 @@ from server.services.encoder import EncoderService
 from server.services.language_model import LanguageModelService
 from server.services.search import SearchService
 from server.services.sense import SenseService
+from server.services.translation import TranslationService
 from server.settings import Settings
 from server.storage import store_settings
+from server.translating import Translating
 
 SERVICES: tuple[str, ...] = tuple(
     service.full_name
@@ -61,6 +68,7 @@ SERVICES: tuple[str, ...] = tuple(
         compare_pb2,
         attention_pb2,
         language_model_pb2,
+        translation_pb2,
         sense_pb2,
         collection_pb2,
         document_pb2,
@@ -74,6 +82,7 @@ NEEDS = {
     "polyseme.v1.AttentionService": Graph.ATTENTION,
     "polyseme.v1.LanguageModelService": Graph.FILL,
 }
+TRANSLATION = "polyseme.v1.TranslationService"
 
 KEEPALIVE_S = 60  # a peer that vanished without a word is found out after so long
 PING_S_MIN = 10  # peers that ping more often are cut off
@@ -141,13 +150,15 @@ class Application:
         encoder = await asyncio.to_thread(self._load_encoder)
         embedder = Embedder(encoder, self._settings, self._metrics.batch)
         self._closing.push_async_callback(embedder.close)
+        translating = await self._load_translating()
         sources = self._metrics.sources
         sources.queue_texts = lambda: embedder.batcher.waiting
         sources.abandoned_texts = lambda: embedder.batcher.abandoned
         sources.calls_running = lambda: self._admission.running
-        for register, servicer in self._servicers(embedder, store):
+        for register, servicer in self._servicers(embedder, translating, store):
             self._routes.add(register, servicer)
-        self._health.lacks(name for name, graph in NEEDS.items() if graph not in encoder.graphs)
+        lacking = [name for name, graph in NEEDS.items() if graph not in encoder.graphs]
+        self._health.lacks([*lacking, *([] if translating else [TRANSLATION])])
         if not self._admission.draining:
             self._admission.ready = True
             await self._health.set(serving=True)
@@ -206,7 +217,25 @@ class Application:
         encoder.pooled(tokenized[0].windows)
         return encoder
 
-    def _servicers(self, embedder: Embedder, store: Store) -> Sequence[tuple[Register, Any]]:
+    async def _load_translating(self) -> Translating | None:
+        """The door to the translator, if there is one. Raises what Translator.load raises."""
+        settings = self._settings
+        directory = settings.translation_model or settings.model
+        if settings.translation_model is None and not has_translator(directory):
+            return None
+        load = partial(
+            Translator.load,
+            directory,
+            precision=Precision(settings.precision),
+            device=settings.device,
+        )
+        translating = Translating(await asyncio.to_thread(load), settings)
+        self._closing.push_async_callback(translating.close)
+        return translating
+
+    def _servicers(
+        self, embedder: Embedder, translating: Translating | None, store: Store
+    ) -> Sequence[tuple[Register, Any]]:
         settings, executor = self._settings, self._executor
         process = Process(
             metrics=self._metrics,
@@ -233,6 +262,10 @@ class Application:
                 LanguageModelService(embedder, settings),
             ),
             (sense_pb2_grpc.add_SenseServiceServicer_to_server, SenseService(embedder, settings)),
+            (
+                translation_pb2_grpc.add_TranslationServiceServicer_to_server,
+                TranslationService(translating, settings),
+            ),
             (
                 collection_pb2_grpc.add_CollectionServiceServicer_to_server,
                 CollectionService(*data),

@@ -73,6 +73,10 @@ class Settings(BaseSettings):
         default=1,
         description="model calls side by side; more than 1 helps where one leaves cores idle",
     )
+    translation_workers: NonNegativeInt = Field(
+        default=0,
+        description="batches translated side by side, a core each; 0: as many as there are cores",
+    )
     search_workers: PositiveInt = Field(
         default=4, description="threads for reading and writing collections"
     )
@@ -99,10 +103,10 @@ class Settings(BaseSettings):
         description="padded tokens in one model call; sets peak memory, and how long an "
         "interactive call may wait for a bulk one. GPUs want 65536",
     )
-    translation_batch_rows_max: PositiveInt = Field(
-        default=256,
-        description="sentences times beams that are decoded together; sets peak memory, and how "
-        "long an interactive call may wait for a bulk one",
+    translation_batch_tokens_max: PositiveInt = Field(
+        default=4096,
+        description="padded source tokens times beams that are decoded together; sets peak "
+        "memory, and how long an interactive translation may wait for a bulk one",
     )
     bulk_age_s_max: PositiveFloat = Field(
         default=2.0,
@@ -148,8 +152,7 @@ class Settings(BaseSettings):
     beams_max: PositiveInt = Field(default=16, description="beams of one translation's search")
     translation_tokens_max: PositiveInt = Field(
         default=262_144,
-        description="source tokens times beams in one Translate call: half a minute or so of two "
-        "cores with a small model",
+        description="source tokens times beams in one Translate call, or in the hits of a search",
     )
     disk_free_bytes_min: NonNegativeInt = Field(
         default=64 * MIB,

@@ -4,12 +4,13 @@ import asyncio
 import contextvars
 import os
 import time
-from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 from encoder.sentences import Splitting
 from encoder.tokenizer import Window
@@ -21,6 +22,8 @@ from server.call import current_call
 from server.embedded import Timings
 from server.errors import LimitExceeded
 from server.settings import Settings
+
+T = TypeVar("T")
 
 PREPARING_THREADS = 2
 # What a person's sentence may wait for a batch of bulk, seconds.
@@ -106,6 +109,11 @@ class Translating:
             target=plan.target,
             splitting=plan.splitting,
         )
+        return await self.aside(work)
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """What `work` returns, computed off the event loop."""
+        # The copied context tells `work` which call it is for.
         run = partial(contextvars.copy_context().run, work)
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
@@ -137,29 +145,34 @@ class Translating:
 
     async def sentences(
         self, prepared: Sequence[Prepared], plan: TranslatePlan, lane: Lane
-    ) -> AsyncIterator[Sentence | Translated]:
+    ) -> AsyncGenerator[Sentence | Translated, None]:
         """Of each text its sentences, in order, as soon as they are done; then the whole text."""
         with ticket() as own:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    [
-                        group.create_task(
-                            self._submit([work_of(window, plan, own)], plan, lane, own, True)
-                        )
-                        for window in one.windows
-                    ]
-                    for one in prepared
+            tasks = [
+                [
+                    asyncio.create_task(
+                        self._submit([work_of(window, plan, own)], plan, lane, own, True)
+                    )
+                    for window in one.windows
                 ]
+                for one in prepared
+            ]
+            try:
                 for one, waiting in zip(prepared, tasks, strict=True):
                     async for part in self._each(one, waiting, plan):
                         yield part
+            finally:
+                every = [task for of_text in tasks for task in of_text]
+                for task in every:
+                    task.cancel()
+                await asyncio.gather(*every, return_exceptions=True)
 
     async def _each(
         self,
         prepared: Prepared,
         tasks: Sequence["asyncio.Task[Computed[list[Written]]]"],
         plan: TranslatePlan,
-    ) -> AsyncIterator[Sentence | Translated]:
+    ) -> AsyncGenerator[Sentence | Translated, None]:
         assembly = Assembly(self.translator, prepared, alignment=plan.alignment)
         waiting = iter(tasks)
         for part in prepared.parts:
@@ -194,7 +207,7 @@ class Translating:
                 for one in prepared
             ]
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        return await self.aside(work)
 
     def _compute(self, kind: Hashable, works: Sequence[Work]) -> list[list[Written]]:
         assert isinstance(kind, tuple)

@@ -23,6 +23,7 @@ from polyseme.v1 import (
     language_model_pb2_grpc,
     search_pb2_grpc,
     sense_pb2_grpc,
+    translation_pb2_grpc,
 )
 from server.app import running
 from server.settings import Settings
@@ -67,6 +68,7 @@ class Stubs:
         self.collections = collection_pb2_grpc.CollectionServiceStub(channel)
         self.documents = document_pb2_grpc.DocumentServiceStub(channel)
         self.search = search_pb2_grpc.SearchServiceStub(channel)
+        self.translation = translation_pb2_grpc.TranslationServiceStub(channel)
         self.admin = admin_pb2_grpc.AdminServiceStub(channel)
 
 

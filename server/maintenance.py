@@ -79,7 +79,7 @@ def _repair_one(store: Store, name: str, write: Write) -> int:
     _, problems = _look(store, name)
     for problem in problems:
         write(f"  STILL     {problem}")
-    return FOUND if problems or mended.lost else SOUND
+    return FOUND if problems or mended.lost or mended.lost_writes else SOUND
 
 
 def checked(collection: Collection) -> tuple[list[str], list[Finding]]:
@@ -122,6 +122,8 @@ def told(repair: Repair) -> Sequence[str]:
         lines.insert(0, "the database was written anew; the damaged files stay beside it")
     if repair.lost:
         lines.append(f"{_count(len(repair.lost), 'document')} lost: {', '.join(repair.lost)}")
+    if gone := _lost_writes(repair):
+        lines.append(gone)
     return lines
 
 
@@ -131,3 +133,11 @@ def complain(sentence: str) -> None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _lost_writes(repair: Repair) -> str:
+    """Which acknowledged writes are gone; empty if none are."""
+    writes = repair.lost_writes
+    if not writes:
+        return ""
+    return f"{_count(len(writes), 'write')} lost: sequence {writes[0]} to {writes[-1]}"

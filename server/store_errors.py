@@ -162,6 +162,17 @@ def _(error: StorageFailed) -> Answer:
     )
 
 
+@row(MemoryError)
+def _(error: MemoryError) -> Answer:
+    """The store gave the change up, whole; others' memory may be free again soon."""
+    return Answer(
+        code=StatusCode.RESOURCE_EXHAUSTED,
+        reason="OUT_OF_MEMORY",
+        message="not enough memory for this call; nothing was changed",
+        details=(retry_info(DISK_RETRY_S),),
+    )
+
+
 @row(Closed)
 def _(error: Closed) -> Answer:
     return Answer(

@@ -23,7 +23,7 @@ from index.torture.history import SETTINGS, WIDTH, document
 from index.torture.judging import Truth, Verdict, judge
 from index.torture.place import temporary_home
 
-HANG_S = 60.0  # for one variant; it takes a tenth of a second
+HANG_S = 300.0  # for one variant, which takes a tenth of a second of CPU time
 DOCUMENTS = 60
 DATABASE_SHARE = 0.5  # of the variants: SQLite's files, whose pages have no checksums
 
@@ -103,7 +103,7 @@ def inflict(variant: Variant, path: Path) -> str:
 
 
 @dataclass(slots=True)
-class _Batch:
+class Batch:
     """A process that judges variants until it dies."""
 
     home: Path
@@ -115,13 +115,13 @@ class _Batch:
             self._start()
         assert self.process is not None
         assert self.pipe is not None
-        self.pipe.send(variant)
         try:
+            self.pipe.send(variant)
             if self.pipe.poll(HANG_S):
                 verdict: Verdict = self.pipe.recv()
                 return verdict
             told = f"it hangs for {HANG_S:g} s"
-        except EOFError:
+        except (EOFError, OSError):
             self.process.join()
             told = f"the process died with {self.process.exitcode}"
         self.end()
@@ -145,20 +145,26 @@ class _Batch:
 def _judge_all(home: Path, pipe: Connection) -> None:
     """What the process does."""
     logging.disable(logging.CRITICAL)
-    truths = {}
-    for base in BASES:
-        with temporary_home() as whole:
-            shutil.copytree(home / base, whole, dirs_exist_ok=True)
-            truths[base] = Truth.of(whole)
+    truths = truths_of(home)
     while True:
         try:
             variant: Variant = pipe.recv()
         except EOFError:
             return
-        pipe.send(_judged(home, variant, truths[variant.base]))
+        pipe.send(judged(home, variant, truths[variant.base]))
 
 
-def _judged(home: Path, variant: Variant, truth: Truth) -> Verdict:
+def truths_of(home: Path) -> dict[str, Truth]:
+    """What each base answers, undamaged."""
+    truths = {}
+    for base in BASES:
+        with temporary_home() as whole:
+            shutil.copytree(home / base, whole, dirs_exist_ok=True)
+            truths[base] = Truth.of(whole)
+    return truths
+
+
+def judged(home: Path, variant: Variant, truth: Truth) -> Verdict:
     with temporary_home() as damaged:
         shutil.copytree(home / variant.base, damaged, dirs_exist_ok=True)
         where = inflict(variant, damaged / variant.file)
@@ -173,7 +179,7 @@ def _judged(home: Path, variant: Variant, truth: Truth) -> Verdict:
 def run(seed: int, count: int, bases: Sequence[str] = BASES) -> Iterator[Verdict]:
     with temporary_home() as home:
         make_bases(home)
-        batch = _Batch(home)
+        batch = Batch(home)
         try:
             for variant in variants(home, seed, count, bases):
                 yield batch.judge(variant)

@@ -129,7 +129,11 @@ def asked(call: Call) -> Iterator[None]:
             watcher.after(call)
 
 
-def set_watcher(home: Path, watcher: Watcher | None) -> None:
+def begin(home: Path, watcher: Watcher) -> None:
     """For `index.torture.watching`. One watcher at a time in a process."""
-    assert watcher is None or _watch.watcher is None, "somebody watches already"
+    assert _watch.watcher is None, "somebody watches already"
     _watch.home, _watch.watcher = str(home.resolve()), watcher
+
+
+def end() -> None:
+    _watch.watcher = None

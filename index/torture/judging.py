@@ -175,12 +175,12 @@ def _repaired(store: Store, truth: Truth) -> Iterator[str]:
         collection = store.collection("fruit")
         yield from (f"after repair: {finding.problem}" for finding in collection.check())
         kept = contents_of(collection).documents
-        told = any("writes" in lost for lost in repair.lost)  # then earlier versions are back
         for id, shown in kept.items():
-            earlier = shown_of(document(shown.number, 1)) if told else None
+            # Where writes are lost, and it says so, earlier versions are back.
+            earlier = shown_of(document(shown.number, 1)) if repair.lost_writes else None
             if shown not in (truth.documents.documents.get(id), earlier):
                 yield f"after repair: {id} is not what was written"
-        if not repair.lost and len(kept) == len(truth.documents.documents):
+        if not (repair.lost or repair.lost_writes) and len(kept) == len(truth.documents.documents):
             asked = [q for q in truth.fruit if not q.startswith(("request", "count and"))]
             answers = ask(collection)
             wrong = [q for q in asked if not _same(answers[q], truth.fruit[q])]

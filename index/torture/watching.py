@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from index.torture import python_files, sqlite_files
-from index.torture.disk import Watcher, set_watcher
+from index.torture import disk, python_files, sqlite_files
+from index.torture.disk import Watcher
 
 
 @contextmanager
@@ -15,8 +15,8 @@ def watched(home: Path, watcher: Watcher) -> Iterator[None]:
     """Ask `watcher` about every call below `home`. Raises VfsOutOfReach."""
     sqlite_files.install()
     with python_files.installed():
-        set_watcher(home, watcher)
+        disk.begin(home, watcher)
         try:
             yield
         finally:
-            set_watcher(home, None)
+            disk.end()

@@ -1,9 +1,10 @@
 """The vector by which a word's senses are told apart, and the file that says how a model makes it.
 
-`senses.safetensors` in a model directory: `mean` (width,) and `matrix` (width, width) of the
-whitening in float32; in its metadata the layers of the mix, what it was fitted on, and the SHA-256
-of the weights that it was fitted for. `polyseme-model senses` writes it. Without it words are told
-by the model's own mix, not whitened. Numpy alone: the format is a length, JSON and the numbers.
+`senses.safetensors` in a model directory, with w the width of states: `mean` (2w,) and `matrix`
+(2w, 2w) of the whitening in float32; in its metadata the layers of the mix, what it was fitted on,
+and the SHA-256 of the weights that it was fitted for. `polyseme-model senses` writes it. Without it
+words are told by the model's own mix, not whitened. Numpy alone: the format is a length, JSON and
+the numbers.
 """
 
 import json
@@ -33,10 +34,9 @@ _LENGTH_BYTES = 8
 class SenseSpace:
     """How a word in its sentence becomes one vector of length 1, (2 * states width,).
 
-    The first half is the word's: the mean over `layers` and its sub-words, whitened if there is a
-    whitening. The second is the sentence's: the pooled last layer, which is not whitened, because
-    its training has evened its directions out already. Both weigh the same. What the sentence is
-    about says much of which sense a word in it has.
+    The word's own, the mean over `layers` and its sub-words, stands beside its sentence's, the
+    pooled last layer: what a sentence is about says much of which sense a word in it has. Each has
+    length 1 by itself; then both together are whitened, if there is a whitening.
     """
 
     layers: tuple[int, ...]
@@ -81,12 +81,16 @@ class SenseSpace:
     def joined(
         self, words: NDArray[np.floating], sentences: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """The rows of words' vectors, the mean of the layers, (n, width), beside those of their
-        sentences, (n, width)."""
-        word = unit(words.astype(np.float64))
-        if self.whitening is not None:
-            word = unit(self.whitening.apply(word))
-        return unit(np.concatenate([word, unit(sentences.astype(np.float64))], axis=1))
+        """Of words' vectors, the mean of the layers, and those of their sentences, each (n, width),
+        (n, 2 * width)."""
+        both = beside(words, sentences)
+        return unit(self.whitening.apply(both) if self.whitening else both)
+
+
+def beside(words: NDArray[np.floating], sentences: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Both side by side, (n, 2 * width), each at length 1: what a whitening is fitted on."""
+    parts = [unit(part.astype(np.float64)) for part in (words, sentences)]
+    return np.concatenate(parts, axis=1)
 
 
 def read_space(directory: Path, manifest: Manifest) -> SenseSpace:
@@ -167,11 +171,11 @@ def _check(
     metadata: Mapping[str, str],
     manifest: Manifest,
 ) -> None:
-    width = manifest.states_width
+    width = SenseSpace.dimensions(manifest.states_width)
     if metadata["format"] != FORMAT:
         raise ValueError(f"its format is {metadata['format']!r}, not {FORMAT!r}")
     if mean.shape != (width,) or matrix.shape != (width, width):
-        raise ValueError(f"{mean.shape} and {matrix.shape} do not fit states of {width} values")
+        raise ValueError(f"{mean.shape} and {matrix.shape} do not fit vectors of {width} values")
     if not (np.isfinite(mean).all() and np.isfinite(matrix).all()):
         raise ValueError("it holds a number that is not finite")
     if not all(0 <= layer <= manifest.layers for layer in layers):

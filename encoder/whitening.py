@@ -16,26 +16,32 @@ class Whitening:
     matrix: Matrix  # (width, width), symmetric
 
     @classmethod
-    def fit(cls, words: Sequence[Matrix]) -> "Whitening":
-        """Fit on words' vectors (n of the word, width), without a label.
+    def fit(cls, groups: Sequence[Matrix], *, strength: float = 1.0) -> "Whitening":
+        """Fit on vectors in groups (n of the group, width), without a label.
 
-        Each word is centred on its own mean, because what tells words apart must not count as
-        noise, and weighs the same however frequent it is. The matrix is the inverse root of
-        the shrunk covariance (ZCA). Raises ValueError if there are no vectors.
+        A group is a word, or a word in one document. Each is centred on its own mean, because
+        what tells groups apart must not count as noise, and weighs the same however large it is.
+        The matrix is the inverse root of the shrunk covariance (ZCA).
+
+        strength: 1 makes all directions vary alike; 0.5 goes half the way, by the fourth root
+        Raises ValueError if there are no vectors.
         """
-        words = [word for word in words if len(word)]
-        if not words:
+        groups = [group for group in groups if len(group)]
+        if not groups:
             raise ValueError("a whitening needs vectors to be fitted on")
-        rows_per_word = sum(len(word) for word in words) / len(words)
+        rows_per_group = sum(len(group) for group in groups) / len(groups)
         centred = np.concatenate(
-            [(word - word.mean(axis=0)) * np.sqrt(rows_per_word / len(word)) for word in words]
+            [
+                (group - group.mean(axis=0)) * np.sqrt(rows_per_group / len(group))
+                for group in groups
+            ]
         )
         share, scale = shrinkage(centred)
         covariance = (1 - share) * (centred.T @ centred) / len(centred)
         covariance[np.diag_indices_from(covariance)] += share * scale
         variances, directions = np.linalg.eigh(covariance)
-        mean = np.mean([word.mean(axis=0) for word in words], axis=0)
-        return cls(mean, (directions / np.sqrt(variances)) @ directions.T)
+        mean = np.mean([group.mean(axis=0) for group in groups], axis=0)
+        return cls(mean, (directions * variances ** (-strength / 2)) @ directions.T)
 
     def apply(self, vectors: Matrix) -> Matrix:
         """Whitened vectors, (n, width)."""

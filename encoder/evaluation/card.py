@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from encoder.evaluation.coarsewsd import SENSE_SPACE, SENSE_SPACE_NAME
 from encoder.evaluation.features import (
     BOTH,
     BOTH_WHITENED,
+    SERVED,
     SHOTS,
     STATIC,
     STATIC_WHITENED,
@@ -112,10 +112,8 @@ def averaged_and_contextual(evaluation: Evaluation) -> list[Line]:
     if first is None:
         return []
     scores = {score.key: score for score in first.scores}
-    chosen = (STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH, BOTH_WHITENED)
-    names = [(features.name, features.key) for features in chosen]
-    names.append((SENSE_SPACE_NAME, SENSE_SPACE))
-    return [_curve(scores, name, key) for name, key in names]
+    chosen = (STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH, BOTH_WHITENED, SERVED)
+    return [_curve(scores, features.name, features.key) for features in chosen]
 
 
 def _curve(scores: dict[str, Score], name: str, key: str) -> Line:

@@ -1,6 +1,6 @@
 """The CoarseWSD-20 task: which numbers are taken of `senses`, and how they are named."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from encoder.evaluation.features import (
     ALONE,
     FEATURES,
     FEW_SHOT_FEATURES,
+    SERVED,
     SHOT_SEEDS,
     SHOTS,
     STATIC,
@@ -32,8 +33,10 @@ from encoder.evaluation.senses import (
     folds,
     judge,
     judge_few,
+    seen_in,
 )
 from encoder.evaluation.vectors import Subject, counting
+from encoder.sense_space import SenseSpace
 
 APPLE = "apple"
 
@@ -65,9 +68,12 @@ def word_senses(
     served = [Fold(fold.words, as_served, fold.whitenings) for fold in parts]
     scores += _scores("served", f"layers served {_layers(subject.word_layers)}", served, WORD)[0]
     few = _few(parts, seed, column)
+    space = subject.sense_space
+    told, per_word[SERVED.key] = _rules(SERVED.key, SERVED.name, seen_in(space, words), Rule)
+    told += _few_in_space(seen_in(space, words), seed)
     return TaskResult(
-        scores + few,
-        _notes(parts, overall),
+        scores + few + told,
+        [*_notes(parts, overall), _space_note(space)],
         {
             "choices": [asdict(fold.choice) for fold in parts],
             "choice_of_all_words": asdict(overall),
@@ -91,12 +97,18 @@ def _scores(
     key: str, name: str, parts: Sequence[Fold], features: Features
 ) -> tuple[list[Score], dict[str, Any]]:
     """Macro-F1, micro accuracy and apple for both classifiers, trained on all sentences."""
-    scores: list[Score] = []
-    by_word: dict[str, Any] = {}
-    seen = _seen(parts, features)
     # Vectors that are the same in every sentence leave LDA its priors, the most frequent sense;
     # nearest centroids would compare rounding errors.
-    for rule in (Rule.DISCRIMINANT,) if features is ALONE else Rule:
+    rules = (Rule.DISCRIMINANT,) if features is ALONE else tuple(Rule)
+    return _rules(key, name, _seen(parts, features), rules)
+
+
+def _rules(
+    key: str, name: str, seen: Sequence[Seen], rules: Iterable[Rule]
+) -> tuple[list[Score], dict[str, Any]]:
+    scores: list[Score] = []
+    by_word: dict[str, Any] = {}
+    for rule in rules:
         judgements = judge(seen, rule)
         prefix, label = f"senses.{key}.{rule.lower()}", f"CoarseWSD-20 {name}, {rule}"
         micro = 100 * micro_accuracy(judgements)
@@ -108,7 +120,7 @@ def _scores(
         scores += [
             Score(f"{prefix}.apple", f"{label}, apple accuracy", 100 * judgement.accuracy)
             for judgement in judgements
-            if judgement.word == APPLE and features is not ALONE
+            if judgement.word == APPLE and key != ALONE.key
         ]
         by_word[rule] = {
             j.word: {"accuracy": 100 * j.accuracy, "macro_f1": 100 * j.macro_f1} for j in judgements
@@ -127,6 +139,10 @@ def _few(parts: Sequence[Fold], seed: int, column: str) -> list[Score]:
                 scores += [_few_score(seen, features, rule, shots, seed) for rule in rules]
                 advance(1)
     return scores
+
+
+def _few_in_space(seen: Sequence[Seen], seed: int) -> list[Score]:
+    return [_few_score(seen, SERVED, rule, shots, seed) for shots in SHOTS for rule in Rule]
 
 
 def _few_score(
@@ -168,12 +184,29 @@ def _notes(parts: Sequence[Fold], overall: Choice) -> list[str]:
         "chose by macro-F1 on each fifth of their own training sentences, taught by the rest "
         f"(whitened: by {CHOICE_SHOTS} examples a sense): layers {chosen}. All twenty words "
         f"together would choose {_layers(overall.plain)} (whitened: {_layers(overall.whitened)}).",
-        "1NN is the nearest sense centroid by cosine, LDA has a Ledoit-Wolf-shrunk within-sense "
-        "covariance. The whitening of word and averaged vectors is fitted, without labels, on the "
+        "1NN is the nearest sense centroid by cosine, LDA has a within-sense covariance, shrunk as "
+        "examples left out are told best. The whitening of word and averaged vectors is fitted, "
+        "without labels, on the "
         "training sentences of the other half of the words; the sentence's vector (the pooled "
         f"last layer) is not whitened. n-shot: mean ± standard deviation over {SHOT_SEEDS} draws. "
         "Micro accuracy counts each test sentence once.",
     ]
+
+
+def _space_note(space: SenseSpace) -> str:
+    if space.whitening is None:
+        made = "not whitened, for the model has no whitening of its own"
+    else:
+        origin = space.origin
+        made = (
+            f"whitened by the model's own file, fitted on {origin.get('uses', '?')} unlabelled "
+            f"uses of {origin.get('words', '?')} words in plain text, which chose the layers too"
+        )
+    return (
+        f"CoarseWSD-20 {SERVED.name}: what SenseService and `polyseme senses` use, the word's "
+        f"vector (layers {_layers(space.layers)}) beside its sentence's, {made}. Nothing in it was "
+        "chosen by these words, whichever fold they are in."
+    )
 
 
 def _layers(mix: Sequence[int]) -> str:

@@ -53,6 +53,8 @@ WORD_WHITENED = Features("contextual, whitened", (Part.WORD,), whitened=True)
 BOTH = Features("contextual + sentence", (Part.WORD, Part.SENTENCE))
 BOTH_WHITENED = Features("contextual, whitened + sentence", BOTH.parts, whitened=True)
 ALONE = Features("static, the word alone", (Part.ALONE,))  # the most frequent sense, then
+# In the model's own sense space: whatever its file says, no fold's choice.
+SERVED = Features("as served for senses", BOTH.parts)
 FEATURES = (ALONE, STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH, BOTH_WHITENED)
 FEW_SHOT_FEATURES = (STATIC, STATIC_WHITENED, WORD, WORD_WHITENED, BOTH, BOTH_WHITENED)
 

@@ -15,6 +15,7 @@ from encoder.discriminant import Matrix, discriminant, unit
 from encoder.evaluation.classifier import Rule, draw, fit
 from encoder.evaluation.features import WHITENED_PARTS, Examples, Features, Mix, Part, Word
 from encoder.evaluation.scores import accuracy, macro_f1
+from encoder.sense_space import SenseSpace
 from encoder.whitening import Whitening
 
 FOLDS = 2
@@ -71,6 +72,19 @@ class Seen:
     train_senses: NDArray[np.int64]
     test: Matrix
     test_senses: NDArray[np.int64]
+
+
+def seen_in(space: SenseSpace, words: Sequence[Word]) -> list[Seen]:
+    """The words as the service sees them, in the model's own sense space."""
+
+    def matrix(examples: Examples) -> Matrix:
+        vectors = examples.vectors
+        return space.joined(vectors.layers[list(space.layers)].mean(axis=0), vectors.sentence)
+
+    return [
+        Seen(word.word, matrix(word.train), word.train.senses, matrix(word.test), word.test.senses)
+        for word in words
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,19 @@ def test_a_frequent_word_does_not_outweigh_a_rare_one_in_the_whitening():
     np.testing.assert_allclose(repeated.matrix, once.matrix, rtol=0.1, atol=0.02)
 
 
+def test_half_the_strength_goes_half_the_way():
+    rows = np.random.default_rng(0).normal(size=(4000, 2)) * [16, 1]
+
+    whole, half, none = (
+        np.std(Whitening.fit([rows], strength=strength).apply(rows), axis=0)
+        for strength in (1.0, 0.5, 0.0)
+    )
+
+    assert whole[0] / whole[1] == pytest.approx(1, rel=0.1)
+    assert half[0] / half[1] == pytest.approx(4, rel=0.1)
+    assert none[0] / none[1] == pytest.approx(16, rel=0.1)
+
+
 def test_a_whitening_of_nothing_is_refused():
     with pytest.raises(ValueError, match="fitted"):
         Whitening.fit([])

@@ -10,8 +10,11 @@ from encoder.evaluation.data import DataMissing
 from encoder.evaluation.result import Form, Task
 from encoder.evaluation.suite import Plan, evaluate
 from encoder.evaluation.torch_model import TorchModel
+from encoder.manifest import read_manifest, write_manifest
 from encoder.runtime import Encoder, Precision
+from encoder.sense_space import SenseSpace, write_space
 from encoder.tokenizer import Truncation
+from encoder.whitening import Whitening
 
 
 def plan(directory, data, **changes):
@@ -69,6 +72,10 @@ def test_apple_has_a_line_of_its_own_and_every_shot_a_deviation(evaluation):
     assert "senses.static-the-word-alone.1nn.macro" not in scores  # nothing to compare
     for shots in (1, 3, 10, 30):
         assert scores[f"senses.contextual.lda.{shots}-shot"].deviation is not None
+        assert scores[f"senses.as-served-for-senses.1nn.{shots}-shot"].deviation is not None
+    for rule in ("1nn", "lda"):
+        for measure in ("macro", "micro", "apple"):
+            assert f"senses.as-served-for-senses.{rule}.{measure}" in scores
     assert scores["senses.contextual.lda.macro"].deviation is None
 
 
@@ -90,6 +97,26 @@ def test_a_whole_evaluation_goes_on_the_card_with_its_plot(exported, tmp_path, e
     assert card.PLOT in shown
     assert "| vectors | 1 | 3 | 10 | 30 | all |" in shown
     assert "contextual, whitened + sentence" in (directory / card.PLOT).read_text("utf-8")
+
+
+def test_the_models_own_whitening_is_used_for_what_is_served_and_a_note_says_so(
+    exported, data, tmp_path, evaluation
+):
+    directory = shutil.copytree(exported, tmp_path / "tiny")
+    space = SenseSpace((1,), 2)
+    rows = np.random.default_rng(0).normal(size=(40, space.dimensions(16)))
+    write_space(directory, space.layers, Whitening.fit([rows]), {"uses": "40", "words": "1"})
+    write_manifest(directory, read_manifest(directory))
+
+    own = evaluate(plan(directory, data, tasks=(Task.SENSES,), forms=(Form.TORCH,)))
+
+    result, plain = (e.results[Task.SENSES]["torch fp32"] for e in (own, evaluation))
+    assert any("fitted on 40 unlabelled uses of 1 words" in note for note in result.notes)
+    assert any("not whitened" in note for note in plain.notes)
+    theirs = {score.key: score for score in plain.scores}
+    for score in result.scores:
+        if "as-served" not in score.key:
+            assert score == theirs[score.key]
 
 
 @pytest.mark.parametrize(

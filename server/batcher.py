@@ -4,12 +4,14 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Generic, TypeVar
 
-from server.batching import Caller, Lane, Pending, take_batch
+from server.batching import Caller, Lane, Pending, choice_of, take_batch
 from server.errors import DeadlinePassed, Draining, LimitExceeded, QueueFull, QueueTooSlow
+from server.speed import Speed
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -22,7 +24,15 @@ DEADLINE_MARGIN_S = 0.005
 DEADLINE_SHARE_MAX = 0.5
 
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 30.0
-S_PER_TOKEN_FIRST = 1 / 20_000  # until the first batch is measured
+SPEED_FIRST = Speed.of(call_s=1 / 1250, token_s=1 / 20_000)  # until batches are measured
+
+# Who called so recently may call again: bulk batches are short then.
+PEOPLE_S = 10.0
+
+# Bulk that has waited too long lets so many batches of people go before each of its own.
+YIELDS_MAX = 4
+
+DUE = attrgetter("due")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +69,30 @@ class Batcher(Generic[In, Out]):
         tokens_max: int,
         queue_max: int,
         bulk_age_s_max: float,
+        bulk_batch_s_max: float,
         workers: int = 1,
         report: Callable[[BatchReport], None] = lambda report: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """workers: threads; with 0 nothing is computed, which lets a test do it step by step.
+        clock: what deadlines are readings of"""
         self._compute = compute
         self._tokens_of = tokens_of
         self._tokens_max = tokens_max
         self._queue_max = queue_max
         self._bulk_age_s_max = bulk_age_s_max
+        self._bulk_batch_s_max = bulk_batch_s_max
         self._report = report
+        self._clock = clock
+        self._workers = max(workers, 1)
         self._arrived = threading.Condition()  # guards everything below
-        self._waiting: list[Pending[In]] = []
+        self._waiting: dict[Lane, list[Pending[In]]] = {lane: [] for lane in Lane}  # by `due`
         self._live = 0  # of `_waiting`, those whose caller has not given up
+        self._person_at = -PEOPLE_S  # when one came last
         self._live_tokens = dict.fromkeys(Lane, 0)  # of these
-        self._before: Lane | None = None  # whose the last batch was
+        self._yielded = 0  # batches of people since the last of bulk
         self._closing = False
-        self._s_per_token = S_PER_TOKEN_FIRST
+        self._speed = SPEED_FIRST
         self._rooms: deque[asyncio.Future[None]] = deque()  # patient callers; the loop's alone
         self._abandoned = 0
         self._loop = asyncio.get_running_loop()
@@ -116,7 +134,7 @@ class Batcher(Generic[In, Out]):
             return Computed([], 0.0, 0.0)
         if len(items) > self._queue_max:
             raise LimitExceeded("inputs", len(items), self._queue_max, "model inputs")
-        started = time.monotonic()
+        started = self._clock()
         usable = None if deadline is None else deadline - DEADLINE_MARGIN_S
         caller = Caller(len(items), self._loop.create_future(), usable, lane)
         try:
@@ -125,20 +143,23 @@ class Batcher(Generic[In, Out]):
                 await self._enqueue(caller, items, kind, lane, patient)
                 await caller.answered
         except TimeoutError:
-            raise DeadlinePassed(_spent(caller, started)) from None
+            raise DeadlinePassed(_spent(caller, self._clock() - started)) from None
         finally:
             self._leave(caller)
+        if caller.too_late:
+            raise DeadlinePassed(_spent(caller, self._clock() - started))
         if caller.error is not None:
             raise caller.error
-        spent = _spent(caller, started)
+        spent = _spent(caller, self._clock() - started)
         return Computed(caller.results, spent["queue"], spent["compute"])
 
     async def close(self) -> None:
         """Answer what waits with Draining, finish the running batches, end the threads."""
         with self._arrived:
             self._closing = True
-            callers = {id(p.caller): p.caller for p in self._waiting}.values()
-            self._waiting = []
+            left = [pending for lane in Lane for pending in self._waiting[lane]]
+            callers = {id(p.caller): p.caller for p in left}.values()
+            self._waiting = {lane: [] for lane in Lane}
             self._live = 0
             self._live_tokens = dict.fromkeys(Lane, 0)
             self._arrived.notify_all()
@@ -155,7 +176,8 @@ class Batcher(Generic[In, Out]):
         self, caller: Caller, items: Sequence[In], kind: Hashable, lane: Lane, patient: bool
     ) -> None:
         if not patient:
-            self._check_in_time(caller, sum(self._tokens_of(item) for item in items))
+            tokens = sum(self._tokens_of(item) for item in items)
+            self._check_in_time(caller.deadline, lane, tokens)
         while not self._try_enqueue(caller, items, kind, lane):
             if not patient:
                 raise QueueFull(self._live, self._queue_max, self._retry_after_s())
@@ -168,22 +190,26 @@ class Batcher(Generic[In, Out]):
 
     def _try_enqueue(self, caller: Caller, items: Sequence[In], kind: Hashable, lane: Lane) -> bool:
         lengths = [self._tokens_of(item) for item in items]
-        due = time.monotonic() + (self._bulk_age_s_max if lane is Lane.BULK else 0.0)
+        due = self._clock() + (self._bulk_age_s_max if lane is Lane.BULK else 0.0)
         order = sorted(range(len(items)), key=lengths.__getitem__, reverse=True)
         # The longest first: what is left over at the end packs well.
         pending = []
         for position in order:
             tokens = lengths[position]
             pending.append(Pending(items[position], tokens, lane, kind, due, caller, position))
-            due += tokens * self._s_per_token
+            due += tokens * self._speed.average_s
         with self._arrived:
             if self._closing:
                 raise Draining()
             if self._live + len(items) > self._queue_max:
                 return False
-            if len(self._waiting) > 2 * self._queue_max:  # callers come and give up in a storm
-                self._waiting = [p for p in self._waiting if not p.caller.gone]
-            self._waiting += pending
+            queue = self._waiting[lane]
+            if len(queue) > 2 * self._queue_max:  # callers come and give up in a storm
+                queue[:] = [p for p in queue if not p.caller.gone]
+            queue += pending
+            queue.sort(key=DUE)
+            if lane is Lane.INTERACTIVE:
+                self._person_at = self._clock()
             caller.waiting, caller.waiting_tokens = len(pending), sum(lengths)
             self._live += len(items)
             self._live_tokens[lane] += sum(lengths)
@@ -215,16 +241,29 @@ class Batcher(Generic[In, Out]):
         if lane is Lane.BULK:
             tokens += self._live_tokens[Lane.BULK]
         elif self._live_tokens[Lane.BULK]:
-            tokens += self._tokens_max  # at most one bulk batch goes first
-        return tokens * self._s_per_token / len(self._threads)
+            tokens += self._bulk_tokens_max(self._clock())  # at most one batch goes first
+        return tokens * self._speed.average_s / self._workers
 
-    def _check_in_time(self, caller: Caller, tokens: int) -> None:
+    def _bulk_tokens_max(self, now: float) -> int:
+        """Padded tokens of a bulk batch: all that fit, or few enough for a person to wait for."""
+        if now - self._person_at > PEOPLE_S:
+            return self._tokens_max
+        return min(self._tokens_max, self._speed.tokens_within(self._bulk_batch_s_max))
+
+    def check(self, count: int, lane: Lane, deadline: float | None) -> None:
+        """Raises QueueFull and QueueTooSlow if `submit` of `count` items certainly would: to be
+        asked before anything is done for them."""
+        if self._live + count > self._queue_max >= count:
+            raise QueueFull(self._live, self._queue_max, self._retry_after_s())
+        self._check_in_time(deadline, lane, 0)
+
+    def _check_in_time(self, deadline: float | None, lane: Lane, tokens: int) -> None:
         """Raises QueueTooSlow: what will be too late anyway shall not take the model's time from
         those who can still be answered."""
-        if caller.deadline is None:
+        if deadline is None:
             return
-        needed_s = self._drained_s(caller.lane) + tokens * self._s_per_token
-        remaining_s = caller.deadline - time.monotonic()
+        needed_s = self._drained_s(lane) + tokens * self._speed.average_s
+        remaining_s = deadline - self._clock()
         # A call that finds nothing before it is tried: the measured speed may be outdated.
         if self._live and needed_s > DEADLINE_SHARE_MAX * remaining_s > 0:
             raise QueueTooSlow(self._live, self._queue_max, self._retry_after_s(), needed_s)
@@ -238,31 +277,59 @@ class Batcher(Generic[In, Out]):
         """The next batch, waited for; empty when closing."""
         with self._arrived:
             while not self._closing:
-                now = time.monotonic()
-                taken = take_batch(self._waiting, self._tokens_max, now, after=self._before)
-                self._waiting = taken.left
-                for pending in taken.dropped:
-                    self._forget(pending.caller)
-                for pending in taken.batch:
-                    pending.caller.waiting -= 1
-                    pending.caller.waiting_tokens -= pending.tokens
-                    self._live_tokens[pending.lane] -= pending.tokens
-                self._live -= len(taken.batch)
-                if taken.batch:
-                    self._before = taken.batch[0].lane
-                    return taken.batch
+                if batch := self._next_now():
+                    return batch
                 self._arrived.wait()
         return []
 
+    def _next_now(self) -> list[Pending[In]]:
+        """The next batch; empty if nobody waits."""
+        batch = self._take(self._clock())
+        if batch:
+            self._yielded = 0 if batch[0].lane is Lane.BULK else self._yielded + 1
+        return batch
+
+    def _take(self, now: float) -> list[Pending[In]]:
+        bulk_tokens_max = self._bulk_tokens_max(now)
+        limits = {Lane.INTERACTIVE: self._tokens_max, Lane.BULK: bulk_tokens_max}
+        counts = {lane: choice_of(q, limits[lane], now) for lane, q in self._waiting.items()}
+        taken = take_batch(
+            [p for lane, queue in self._waiting.items() for p in queue[: counts[lane]]],
+            self._tokens_max,
+            now,
+            bulk_turn=self._yielded >= YIELDS_MAX,
+            bulk_tokens_max=bulk_tokens_max,
+            s_per_token=self._speed.token_s / self._workers,
+        )
+        for lane, queue in self._waiting.items():
+            queue[: counts[lane]] = [p for p in taken.left if p.lane is lane]
+        self._turn_away({id(p.caller): p.caller for p in taken.dropped}.values(), now)
+        for pending in taken.batch:
+            pending.caller.waiting -= 1
+            pending.caller.waiting_tokens -= pending.tokens
+            self._live_tokens[pending.lane] -= pending.tokens
+        self._live -= len(taken.batch)
+        return taken.batch
+
+    def _turn_away(self, callers: Iterable[Caller], now: float) -> None:
+        too_late = []
+        for caller in callers:
+            if not caller.is_gone(now):
+                caller.too_late = True
+                too_late.append(caller)
+            self._forget(caller)
+        if too_late:  # told now, they may ask elsewhere before their deadline
+            self._loop.call_soon_threadsafe(self._answer, too_late)
+
     def _run(self, batch: list[Pending[In]]) -> None:
-        started = time.monotonic()
+        started = self._clock()
         failure: Exception | None = None
         results: Sequence[Out | None] = [None] * len(batch)
         try:
             results = self._compute(batch[0].kind, [pending.item for pending in batch])
         except Exception as error:  # noqa: BLE001  raised again in each of its callers
             failure = error
-        elapsed_s = time.monotonic() - started
+        elapsed_s = self._clock() - started
         finished = []
         with self._arrived:  # with more than one thread, a caller may be in two batches
             for caller in {id(p.caller): p.caller for p in batch}.values():
@@ -282,8 +349,7 @@ class Batcher(Generic[In, Out]):
     def _measure(self, batch: list[Pending[In]], compute_s: float) -> None:
         tokens = sum(pending.tokens for pending in batch)
         padded = max(pending.tokens for pending in batch) * len(batch)
-        # An average over about the last ten batches.
-        self._s_per_token += 0.1 * (compute_s / padded - self._s_per_token)
+        self._speed = self._speed.after(padded, compute_s)
         self._report(BatchReport(len(batch), tokens, padded - tokens, compute_s))
 
     def _answer(self, callers: Sequence[Caller]) -> None:
@@ -298,6 +364,5 @@ class Batcher(Generic[In, Out]):
                 room.set_result(None)
 
 
-def _spent(caller: Caller, started: float) -> dict[str, float]:
-    elapsed_s = time.monotonic() - started
+def _spent(caller: Caller, elapsed_s: float) -> dict[str, float]:
     return {"queue": max(elapsed_s - caller.compute_s, 0.0), "compute": caller.compute_s}

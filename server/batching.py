@@ -13,6 +13,10 @@ In = TypeVar("In")
 # cheaper than the rectangle. (MiniLM on two cores: a call costs what 16 tokens cost.)
 PADDING_SHARE_MAX = 1 / 16
 
+# A batch is chosen from what is due first, so many times its budget. More to choose from packs
+# better, takes longer to look at, and begins calls that are finished much later or not at all.
+CHOICE = 4
+
 
 class Lane(Enum):
     """Who is waiting: a person, or a job that yields to people but never starves."""
@@ -30,6 +34,7 @@ class Caller:
     deadline: float | None = None  # time.monotonic
     lane: Lane = Lane.INTERACTIVE
     gone: bool = False
+    too_late: bool = False  # turned away: its deadline was too near for what was left of it
     waiting: int = 0  # in the queue: neither taken into a batch nor turned away
     waiting_tokens: int = 0  # of these
     missing: int = 0  # without a result
@@ -44,6 +49,12 @@ class Caller:
     def is_gone(self, now: float) -> bool:
         """Nobody will read the answer: cancelled, failed, or too late."""
         return self.gone or (self.deadline is not None and now >= self.deadline)
+
+    def is_hopeless(self, now: float, s_per_token: float) -> bool:
+        """What is left of it would be too late even if it were all computed now."""
+        if self.deadline is None:
+            return False
+        return now + self.waiting_tokens * s_per_token >= self.deadline
 
 
 @dataclass(slots=True, eq=False)
@@ -74,28 +85,54 @@ class Taken(Generic[In]):
 
 
 def take_batch(
-    waiting: Sequence[Pending[In]], tokens_max: int, now: float, *, after: Lane | None = None
+    waiting: Sequence[Pending[In]],
+    tokens_max: int,
+    now: float,
+    *,
+    bulk_turn: bool = True,
+    bulk_tokens_max: int | None = None,
+    s_per_token: float = 0.0,
 ) -> Taken[In]:
     """The next batch out of `waiting`: the text due first, and those nearest to it in length.
 
-    after: the lane of the batch before. Bulk that has waited too long goes first, but not twice
-    in a row while a person waits: under lasting overload all of it has waited too long.
+    bulk_turn: bulk that has waited too long goes before people; if not, people go first. It must
+    not always be its turn: under lasting overload all of it has waited too long.
+    bulk_tokens_max: the limit for a bulk batch, if it is another: a person may wait for it
+    s_per_token: what the model takes at least. Callers whose rest it cannot compute before their
+    deadline are dropped, unless nobody else waits: the measured speed may be outdated.
     All are of one lane and one kind. Padded size is `len(batch) * longest`, because the model
-    sees a rectangle; it stays within `tokens_max`, except that a text above it travels alone
+    sees a rectangle; it stays within the limit, except that a text above it travels alone
     rather than never.
     """
     alive = [pending for pending in waiting if not pending.caller.is_gone(now)]
     dropped = [p for p in waiting if p.caller.is_gone(now)] if len(alive) < len(waiting) else []
+    hopeless = {id(p) for p in alive if p.caller.is_hopeless(now, s_per_token)}
+    if 0 < len(hopeless) < len(alive):
+        dropped += [p for p in alive if id(p) in hopeless]
+        alive = [p for p in alive if id(p) not in hopeless]
     if not alive:
         return Taken([], [], dropped)
-    people = [p for p in alive if p.lane is Lane.INTERACTIVE] if after is Lane.BULK else []
+    people = [p for p in alive if p.lane is Lane.INTERACTIVE] if not bulk_turn else []
     first = min(people or alive, key=lambda pending: pending.due)
+    if first.lane is Lane.BULK and bulk_tokens_max is not None:
+        tokens_max = min(tokens_max, bulk_tokens_max)
     peers = [p for p in alive if p.lane is first.lane and p.kind == first.kind]
     peers.sort(key=lambda pending: pending.tokens)
     run = run_around([p.tokens for p in peers], peers.index(first), tokens_max)
     batch = peers[run]
     chosen = set(map(id, batch))
     return Taken(batch, [p for p in alive if id(p) not in chosen], dropped)
+
+
+def choice_of(waiting: Sequence[Pending[In]], tokens_max: int, now: float) -> int:
+    """How many of `waiting`, in the order in which they are due, a batch is chosen from. Those
+    whose callers have gone do not count."""
+    tokens = 0
+    for count, pending in enumerate(waiting):
+        if tokens >= CHOICE * tokens_max:
+            return count
+        tokens += 0 if pending.caller.is_gone(now) else pending.tokens
+    return len(waiting)
 
 
 def run_around(lengths: Sequence[int], at: int, tokens_max: int) -> slice:

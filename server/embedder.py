@@ -109,6 +109,7 @@ class Embedder:
             tokens_max=settings.batch_tokens_max,
             queue_max=settings.queue_texts_max,
             bulk_age_s_max=settings.bulk_age_s_max,
+            bulk_batch_s_max=settings.bulk_batch_s_max,
             workers=settings.model_workers,
             report=report,
         )
@@ -128,6 +129,8 @@ class Embedder:
         patient: wait for room in the queue instead of raising QueueFull
         Raises encoder.tokenizer.InputTooLong with the text's index (see `errors.naming`).
         """
+        if not patient:
+            self.check_room(len(texts), lane)
         tokenized = await self.tokenize(texts, plan.truncation, plan.prompt)
         refuse_long(tokenized.texts, plan.truncation, self.encoder.tokens_max)
         return await self.embed_tokenized(tokenized, plan, lane, patient=patient)
@@ -176,6 +179,7 @@ class Embedder:
         None for a span that the model did not read: the policy cut it away, or the tokenizer
         has no token for it. Raises InputTooLong as `embed` does.
         """
+        self.check_room(sum(1 for _, spans in inputs if spans), lane)
         tokenized = await self.tokenize([text for text, _ in inputs], truncation)
         refuse_long(tokenized.texts, truncation, self.encoder.tokens_max)
         return await self._words_of_tokenized(
@@ -196,6 +200,7 @@ class Embedder:
         lane: Lane,
     ) -> EmbeddedWords:
         """As `words`, in the model's sense space."""
+        self.check_room(sum(1 for _, spans in inputs if spans), lane)
         tokenized = await self.tokenize([text for text, _ in inputs], truncation)
         refuse_long(tokenized.texts, truncation, self.encoder.tokens_max)
         spans = [spans for _, spans in inputs]
@@ -268,6 +273,7 @@ class Embedder:
         """
         if truncation is Truncation.WINDOWS:
             raise ValueError("the windows of a text overlap: its tokens have no one vector")
+        self.check_room(len(texts), lane)
         tokenized = await self.tokenize(texts, truncation)
         refuse_long(tokenized.texts, truncation, self.encoder.tokens_max)
         windows = [text.windows[0] for text in tokenized.texts]
@@ -301,6 +307,12 @@ class Embedder:
         return replace(fingerprint, pooling=f"{parts}, layers {','.join(map(str, layers))}")
 
     # ---- the way there
+
+    def check_room(self, texts: int, lane: Lane) -> None:
+        """Raises QueueFull for texts that would be refused after they were tokenized: under
+        overload even that would take time from those who are answered."""
+        call = current_call()
+        self.batcher.check(texts, lane, call.deadline if call else None)
 
     async def tokenize(
         self,

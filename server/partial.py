@@ -35,6 +35,8 @@ async def embed_each(
         if error is not None:
             errors[index] = error
     kept = [index for index in range(len(texts)) if index not in errors]
+    if not patient:
+        embedder.check_room(len(kept), lane)
     tokenized = await embedder.tokenize(
         [texts[index] for index in kept], plan.truncation, plan.prompt
     )

@@ -100,8 +100,12 @@ class Settings(BaseSettings):
     # Batching
     batch_tokens_max: PositiveInt = Field(
         default=2048,
-        description="padded tokens in one model call; sets peak memory, and how long an "
-        "interactive call may wait for a bulk one. GPUs want 65536",
+        description="padded tokens in one model call; sets peak memory. GPUs want 65536",
+    )
+    bulk_batch_s_max: PositiveFloat = Field(
+        default=0.008,
+        description="seconds that a model call of bulk texts takes while people call too, which is "
+        "what one of them may wait for; shorter ones cost throughput",
     )
     translation_batch_tokens_max: PositiveInt = Field(
         default=4096,
@@ -111,7 +115,7 @@ class Settings(BaseSettings):
     bulk_age_s_max: PositiveFloat = Field(
         default=2.0,
         description="after so many seconds a bulk text goes before newer interactive ones, "
-        "but never twice in a row while a person waits",
+        "but while people wait only in every fifth batch",
     )
     queue_texts_max: PositiveInt = Field(
         default=8192, description="texts waiting before new calls get RESOURCE_EXHAUSTED"

@@ -8,9 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.batcher import Batcher
-from server.batching import PADDING_SHARE_MAX, Caller, Lane, Pending, run_around, take_batch
+from server.batcher import PEOPLE_S, YIELDS_MAX, Batcher
+from server.batching import (
+    CHOICE,
+    PADDING_SHARE_MAX,
+    Caller,
+    Lane,
+    Pending,
+    choice_of,
+    run_around,
+    take_batch,
+)
 from server.errors import DeadlinePassed, Draining, LimitExceeded, QueueFull, QueueTooSlow
+from server.speed import Speed
 
 NEVER = None  # an answer's future; the rule does not look at it
 
@@ -148,6 +158,7 @@ async def batcher(model):
         tokens_max=100,
         queue_max=10,
         bulk_age_s_max=0.2,
+        bulk_batch_s_max=1.0,
     )
     yield batcher
     model.free.set()
@@ -265,34 +276,75 @@ async def test_bulk_yields_to_interactive(batcher, model):
     assert [items for _, items in model.batches] == [[1], [21], [20]]
 
 
-async def test_bulk_that_has_waited_long_goes_first(batcher, model):
+async def test_bulk_that_has_waited_long_goes_before_every_fifth_batch_of_people(batcher, model):
     first = await busy(batcher, model)
     bulk = submit(batcher, [20], lane=Lane.BULK)
     await asyncio.sleep(0.25)
-    interactive = submit(batcher, [21])
+    people = [submit(batcher, [90 + number]) for number in range(6)]  # a batch each
     await asyncio.sleep(0.01)
     model.free.set()
-    await asyncio.gather(first, bulk, interactive)
+    await asyncio.gather(first, bulk, *people)
 
-    assert [items for _, items in model.batches] == [[1], [20], [21]]
+    order = [items for _, items in model.batches]
+    assert order.index([20]) == YIELDS_MAX  # the first of them was computed before
 
 
-def test_aged_bulk_does_not_go_twice_in_a_row_while_a_person_waits():
+def test_aged_bulk_goes_before_people_only_in_its_turn():
     """Under lasting overload all bulk is aged; people then waited for the whole of it."""
-    bulk = [pending(i, 50, lane=Lane.BULK, due=0.0) for i in range(6)]
-    person = pending(9, 50, due=5.0)
+    waiting = [pending(i, 50, lane=Lane.BULK, due=0.0) for i in range(6)]
+    waiting.append(pending(9, 50, due=5.0))
 
-    first = take_batch([*bulk, person], 100, now=5.0)
-    second = take_batch(first.left, 100, now=5.0, after=first.batch[0].lane)
-    third = take_batch(second.left, 100, now=5.0, after=second.batch[0].lane)
+    lanes = {
+        turn: take_batch(waiting, 100, now=5.0, bulk_turn=turn).batch[0].lane
+        for turn in (True, False)
+    }
 
-    lanes = [taken.batch[0].lane for taken in (first, second, third)]
-    assert lanes == [Lane.BULK, Lane.INTERACTIVE, Lane.BULK]
+    assert lanes == {True: Lane.BULK, False: Lane.INTERACTIVE}
+
+
+def test_a_bulk_batch_has_a_limit_of_its_own():
+    bulk = [pending(i, 10, lane=Lane.BULK) for i in range(20)]
+    people = [pending(i, 10) for i in range(20)]
+
+    assert len(take_batch(bulk, 100, now=0.0, bulk_tokens_max=30).batch) == 3
+    assert len(take_batch(people, 100, now=0.0, bulk_tokens_max=30).batch) == 10
+
+
+def test_what_cannot_be_computed_in_time_is_dropped_before_it_takes_model_time():
+    late = Caller(2, NEVER, deadline=1.5, waiting_tokens=200)
+    in_time = Caller(1, NEVER, deadline=1.5, waiting_tokens=100)
+    waiting = [pending(i, 100, caller=late) for i in range(2)]
+    waiting.append(pending(2, 100, caller=in_time))
+
+    taken = take_batch(waiting, 100, now=0.0, s_per_token=0.01)
+
+    assert [p.item for p in taken.batch] == [2]
+    assert [p.item for p in taken.dropped] == [0, 1]
+
+
+def test_what_is_thought_to_be_too_late_is_tried_when_nobody_else_waits():
+    """Or a speed that was measured in a bad moment would never be measured again."""
+    late = Caller(1, NEVER, deadline=0.5, waiting_tokens=100)
+
+    taken = take_batch([pending(0, 100, caller=late)], 100, now=0.0, s_per_token=0.01)
+
+    assert len(taken.batch) == 1
+
+
+@given(rows=queues, tokens_max=st.integers(1, 100))
+def test_a_batch_is_chosen_from_what_is_due_first(rows, tokens_max):
+    waiting = queue_of(rows)
+
+    count = choice_of(waiting, tokens_max, now=0.0)
+
+    chosen = sum(p.tokens for p in waiting[:count] if not p.caller.gone)
+    assert count == len(waiting) or chosen >= CHOICE * tokens_max
+    assert sum(p.tokens for p in waiting[: count - 1] if not p.caller.gone) < CHOICE * tokens_max
 
 
 async def test_a_call_that_would_be_too_late_is_refused_before_it_takes_model_time(batcher, model):
     """Let in, such calls were half computed when their time was up, and nobody was answered."""
-    batcher._s_per_token = 0.01
+    batcher._speed = Speed.of(0, 0.01)
     first = await busy(batcher, model)
     waiting = submit(batcher, [90] * 2)  # 1.8 s of work
     await asyncio.sleep(0.01)
@@ -307,8 +359,54 @@ async def test_a_call_that_would_be_too_late_is_refused_before_it_takes_model_ti
     await asyncio.gather(first, waiting, patient, in_time)
 
 
+async def test_a_call_that_becomes_too_late_is_told_before_its_deadline(batcher, model):
+    batcher._speed = Speed.of(0, 0.001)
+    first = await busy(batcher, model)
+    late = submit(batcher, [90] * 2, lane=Lane.BULK, deadline=time.monotonic() + 1.0)
+    await asyncio.sleep(0.01)
+    batcher._speed = Speed.of(0, 0.02)  # the model has become slower
+    other = submit(batcher, [5])
+    await asyncio.sleep(0.01)
+    began = time.monotonic()
+    model.free.set()
+
+    with pytest.raises(DeadlinePassed):
+        await late
+    assert time.monotonic() - began < 0.5
+    await asyncio.gather(first, other)
+    assert all(90 not in items for _, items in model.batches)
+    assert batcher.waiting == 0
+
+
+async def test_bulk_batches_are_short_while_people_call_and_full_otherwise(model):
+    batcher = Batcher(
+        model.compute,
+        lambda item: item,
+        tokens_max=10_000,
+        queue_max=1000,
+        bulk_age_s_max=9.0,
+        bulk_batch_s_max=0.5,
+    )
+    batcher._measure = lambda *_: None  # or this model, which takes no time, were found out
+    for person in (False, True):
+        if person:
+            await submit(batcher, [1])
+        batcher._speed = Speed.of(0, 0.001)
+        first = await busy(batcher, model)
+        bulk = submit(batcher, [100] * 50, lane=Lane.BULK)
+        await asyncio.sleep(0.01)
+        batcher._person_at = time.monotonic() if person else -PEOPLE_S
+        model.free.set()
+        await asyncio.gather(first, bulk)
+    await batcher.close()
+
+    sizes = [len(items) for _, items in model.batches if items[0] == 100]
+    assert sizes[0] == 50
+    assert max(sizes[1:]) == 5
+
+
 async def test_bulk_that_waits_does_not_make_a_person_too_late(batcher, model):
-    batcher._s_per_token = 0.01
+    batcher._speed = Speed.of(0, 0.01)
     first = await busy(batcher, model)
     waiting = submit(batcher, [90] * 8, lane=Lane.BULK)  # 7.2 s of work
     await asyncio.sleep(0.01)
@@ -335,7 +433,7 @@ async def test_what_waits_is_counted_down_to_nothing(batcher, model):
 
 
 async def test_a_small_call_does_not_wait_for_all_of_a_large_one(batcher, model):
-    batcher._s_per_token = 1.0  # each text of the large call is due seconds after the last
+    batcher._speed = Speed.of(0, 1.0)  # each text of the large call is due seconds after the last
     first = await busy(batcher, model)
     large = submit(batcher, [90] * 8)
     await asyncio.sleep(0.01)
@@ -364,7 +462,12 @@ async def test_a_failed_batch_fails_its_own_callers_only(batcher, model):
 
 async def test_closing_turns_away_what_waits_and_what_comes(model):
     batcher = Batcher(
-        model.compute, lambda item: 1, tokens_max=100, queue_max=10, bulk_age_s_max=1.0
+        model.compute,
+        lambda item: 1,
+        tokens_max=100,
+        queue_max=10,
+        bulk_age_s_max=1.0,
+        bulk_batch_s_max=1.0,
     )
     first = await busy(batcher, model)
     waiting = submit(batcher, [5])

@@ -19,6 +19,9 @@ from polyseme import (
     Unavailable,
     methods,
 )
+from polyseme.aio import AsyncDriver
+from polyseme.connection import Connection
+from polyseme.plans import Open
 from polyseme.v1 import admin_pb2, collection_pb2, document_pb2, encoder_pb2
 
 FAST = Retry(wait_first_s=0.01, wait_max_s=2.0)
@@ -339,6 +342,29 @@ def test_waiting_for_a_server_ends_when_it_serves(scripted):
         client.wait_until_serving(timeout_s=5)
 
     assert len(handler.calls) == 3
+
+
+async def test_a_stream_whose_time_is_up_while_it_is_written_to_is_late_and_not_lost(scripted):
+    """grpc.aio itself says INTERNAL, "Internal error from Core"."""
+
+    def deaf(requests, context):
+        while context.is_active():
+            time.sleep(0.005)
+        return
+        yield
+
+    big = document_pb2.Document(id="d", text="x" * 200_000)
+    request = document_pb2.WriteStreamRequest(documents=[big])
+    streams = {"WriteStream": (methods.WRITE_STREAM, deaf)}
+    with scripted({}, streams) as (address, _):
+        driver = AsyncDriver(Connection(target=address))
+        for _ in range(5):
+            stream = driver.stream(Open(methods.WRITE_STREAM, timeout_s=0.1))
+            for _ in range(100):  # more than the window holds
+                await stream.send(request)
+            with pytest.raises(DeadlineExceeded):
+                await stream.receive(5.0)
+        await driver.close()
 
 
 def test_a_stream_of_embeddings_goes_on_behind_a_lost_connection(scripted):

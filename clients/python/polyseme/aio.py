@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ from polyseme.plans import (
     Sleep,
     Step,
 )
-from polyseme.retry import silent, unavailable
+from polyseme.retry import late, silent, unavailable
 
 T = TypeVar("T")
 _END_OF_STREAM: Any = getattr(grpc.aio, "EOF")  # noqa: B009 - the stubs lack it
@@ -112,7 +113,8 @@ class AsyncDriver:
             response_deserializer=method.answer.FromString,
         )
         try:
-            return _Stream(start(timeout=step.timeout_s, metadata=self._metadata), self._target)
+            call = start(timeout=step.timeout_s, metadata=self._metadata)
+            return _Stream(call, self._target, step.timeout_s)
         except grpc.aio.UsageError as error:
             raise unavailable(f"this client is closed ({error})") from error
 
@@ -120,10 +122,15 @@ class AsyncDriver:
 _ENDED = (grpc.RpcError, asyncio.InvalidStateError)  # what writing to an ended stream raises
 
 
+# A stream that ends so near to its deadline was ended by it: gRPC's clock is not quite ours.
+DEADLINE_SLACK_S = 0.05
+
+
 class _Stream:
-    def __init__(self, call: Any, target: str) -> None:
+    def __init__(self, call: Any, target: str, timeout_s: float | None) -> None:
         self._call = call
         self._target = target
+        self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._cut = False  # a write found the stream ended
 
     async def send(self, request: Any) -> None:
@@ -143,8 +150,10 @@ class _Stream:
             failure = from_rpc(error, self._target)
             if self._cut and isinstance(failure, ServerError):
                 # grpc.aio puts "Internal error from Core." in the place of the status with which
-                # the stream ended, when a write finds it ended (_call.py, _write). A retry finds
-                # out what it was.
+                # the stream ended, when a write finds it ended (_call.py, _write). The clock tells
+                # whether it was the deadline; if not, a retry finds out what it was.
+                if self._is_late():
+                    raise late() from error
                 raise unavailable("the stream ended while it was written to") from error
             raise failure from error
         except TimeoutError:
@@ -152,6 +161,9 @@ class _Stream:
         if answer is _END_OF_STREAM:
             raise unavailable("the server ended the stream before it answered all")
         return answer
+
+    def _is_late(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline - DEADLINE_SLACK_S
 
     async def perform(self, step: Step) -> Any:
         match step:

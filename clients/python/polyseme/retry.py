@@ -106,7 +106,7 @@ class Budget:
         """Seconds until `deadline`. Raises DeadlineExceeded when none are left."""
         remaining = deadline - self._clock()
         if remaining <= 0:
-            raise DeadlineExceeded(Failure(code="DEADLINE_EXCEEDED", message="out of time"))
+            raise late()
         return remaining
 
     def stream_timeout_s(self) -> float | None:
@@ -123,6 +123,11 @@ def silent(seconds: float) -> PolysemeError:
     """A stream whose server stopped answering."""
     message = f"the server answered nothing for {seconds:g} s"
     return DeadlineExceeded(Failure(code="DEADLINE_EXCEEDED", message=message))
+
+
+def late() -> PolysemeError:
+    """A call whose time is up."""
+    return DeadlineExceeded(Failure(code="DEADLINE_EXCEEDED", message="out of time"))
 
 
 def unavailable(message: str) -> PolysemeError:

@@ -51,12 +51,25 @@ class StoreSettings:
     exact_vectors_max: int = 10_000  # so many newest vectors are scanned exactly, in memory
     flat_vectors_max: int = 5_000  # smaller segments have no index: every vector is compared
     scan_vectors_max: int = 200_000  # larger segments get a graph instead of a compressed scan
-    candidates_factor: int = 4  # candidates per wanted hit that are scored again with full vectors
+    # Candidates per wanted hit that are scored again with full vectors, and at least so many.
+    candidates_factor: int = 4  # of a graph, whose codes are fine
     candidates_min: int = 50
+    scan_candidates_factor: int = 10  # of a scan, whose codes are coarse
+    scan_candidates_min: int = 200
     graph_links: int = 32  # HNSW's M
     graph_build_depth: int = 100  # HNSW's efConstruction
     graph_search_depth: int = 256  # HNSW's efSearch
     tombstones_share_max: float = 0.3  # a segment with a larger dead share is rebuilt
     search_threads: int = 1  # of one search; calls run beside one another
+    parallel_queries_min: int = 16  # a call with so many queries gets `batch_threads`
+    batch_threads: int = 0  # 0: as many as the process has cores
     build_threads: int = 1  # of the background build
     filtered_exact_max: int = 5_000  # filters that match fewer documents are answered exactly
+
+    def candidates(self, k: int) -> int:
+        """How many a graph proposes for k hits."""
+        return max(self.candidates_min, self.candidates_factor * k)
+
+    def scan_candidates(self, k: int) -> int:
+        """How many a scan proposes for k hits."""
+        return max(self.scan_candidates_min, self.scan_candidates_factor * k)

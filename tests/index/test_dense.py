@@ -3,9 +3,30 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from index.dense import nearest_exactly
-from index.generation import Generation
+from index import vectors
+from index.dense import nearest, nearest_exactly, nearest_to_each
+from index.generation import Generation, Part, length_max
 from index.scoring import dot
+from index.settings import StoreSettings
+from index.vectors import inner_products_of_each
+
+WIDTH = 8
+
+
+def segment(rng, first_row, count, settings):
+    """A part with an index, of which every third vector is dead."""
+    values = rng.normal(size=(count, WIDTH)).astype(np.float32)
+    rows = np.arange(first_row, first_row + count)
+    index = vectors.build(values, settings, lambda: False)
+    return Part(rows, values, np.arange(count) % 3 > 0, length_max(values), index, f"{first_row}")
+
+
+def generation_of(rng, settings, sizes):
+    starts = np.cumsum([1, *sizes])
+    parts = [segment(rng, int(a), n, settings) for a, n in zip(starts, sizes, strict=False)]
+    newest = np.arange(starts[-1], starts[-1] + 40)
+    buffer = rng.normal(size=(40, WIDTH)).astype(np.float32)
+    return Generation.of(1, parts, newest, buffer)
 
 
 @given(
@@ -63,3 +84,43 @@ def test_a_generation_is_never_changed_by_later_writes(steps):
         assert buffer.rows[buffer.alive].tolist() == expected
         assert buffer.vectors[buffer.alive][:, 0].tolist() == expected
         assert generation.live == len(expected)
+
+
+@given(seed=st.integers(0, 2**32 - 1), k=st.sampled_from([1, 10, 150, 900]))
+@examples(max_examples=10, deadline=None)
+def test_several_queries_at_once_get_what_each_gets_alone(seed, k):
+    settings = StoreSettings(scan_candidates_min=1_000)  # every vector is a candidate
+    rng = np.random.default_rng(seed)
+    generation = generation_of(rng, settings, [120, 300])
+    queries = rng.normal(size=(7, WIDTH)).astype(np.float32)
+
+    together = nearest_to_each(generation, queries, k, settings)
+
+    for query, (rows, scores) in zip(queries, together, strict=True):
+        alone_rows, alone_scores = nearest(generation, query, k, settings)
+        true_rows, true_scores = nearest_exactly(generation, query, k)
+        assert rows.tolist() == alone_rows.tolist() == true_rows.tolist()
+        assert scores.tolist() == alone_scores.tolist() == true_scores.tolist()
+
+
+def test_the_candidates_of_all_segments_compete_for_their_places():
+    settings = StoreSettings(scan_candidates_min=60, scan_candidates_factor=6)
+    rng = np.random.default_rng(0)
+    generation = generation_of(rng, settings, [400, 400, 400])
+    queries = rng.normal(size=(50, WIDTH)).astype(np.float32)
+
+    found = nearest_to_each(generation, queries, 10, settings)
+
+    right = sum(
+        len(np.intersect1d(rows, nearest_exactly(generation, query, 10)[0]))
+        for query, (rows, _) in zip(queries, found, strict=True)
+    )
+    assert right >= 0.95 * 10 * len(queries)
+
+
+def test_a_place_without_a_candidate_scores_minus_infinity():
+    values = np.ones((3, WIDTH), np.float32)
+
+    scores = inner_products_of_each(values, values[:2], np.array([[0, -1], [-1, 2]]))
+
+    assert scores.tolist() == [[WIDTH, -np.inf], [-np.inf, WIDTH]]

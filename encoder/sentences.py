@@ -68,8 +68,12 @@ def trimmed(text: str, start: int, end: int) -> Piece | None:
         return None
     after = _AFTER.match(text, first, end)
     last = after.start() if after else end
-    piece = text[first:last]
-    return Piece(first, last, _LETTER.search(_TAGS.sub("", piece)) is not None)
+    return Piece(first, last, is_translatable(text[first:last]))
+
+
+def is_translatable(text: str) -> bool:
+    """Whether there is a letter in it outside of tags."""
+    return _LETTER.search(_TAGS.sub("", text)) is not None
 
 
 def fitted(piece: Piece, text: str, window: Window, tokens_max: int) -> list[Piece]:

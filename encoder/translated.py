@@ -4,16 +4,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import regex
 
 from encoder.alignment import Aligned, align, token_places
 from encoder.languages import detect
-from encoder.sentences import Piece, Splitting, fitted, pieces
+from encoder.sentences import Piece, Splitting, fitted, is_translatable, pieces
 from encoder.tokenizer import Tokenizer, Truncation, Window
 from encoder.translation import BeamPlan, PairMissing, Translator, Written
 from encoder.words import Span
 
-_LETTER = regex.compile(r"\p{L}")
 _UNLIMITED = 2**31 - 1
 
 
@@ -113,7 +111,7 @@ def prepare(
             f"{translator.name} does not translate {source!r} into {target!r}, "
             f"but {', '.join(sources)}"
         )
-    if not _LETTER.search(text):
+    if not is_translatable(text):
         return Prepared(text, source, None, _parts(translator, text, "", splitting, copied=True))
     confidence = None
     if not source:

@@ -35,14 +35,15 @@ def encoder(model_directory):
 
 
 @pytest.fixture(scope="session")
-def settings_with(model_directory, tmp_path_factory):
+def settings_with(request, tmp_path_factory):
     """Settings for a server of a test's own: a free port, a fresh data directory."""
 
     def make(**changes):
+        if "model" not in changes:  # nobody waits for a model that no test wants
+            changes["model"] = request.getfixturevalue("model_directory")
         return Settings(
             **{
                 "address": "127.0.0.1:0",
-                "model": model_directory,
                 "data": tmp_path_factory.mktemp("data"),
                 "precision": "fp32",
                 "shutdown_grace_s": 2.0,
@@ -150,6 +151,20 @@ class ServerProcess:
         self.channel.close()
         self._process.kill()
         self._process.wait()
+
+
+@pytest.fixture
+def start_process(model_directory):
+    """`start_process(directory, *arguments)`: one after the other on the same directory."""
+    started = []
+
+    def start(directory, *arguments):
+        started.append(ServerProcess(model_directory, directory, *arguments))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.end()
 
 
 @pytest.fixture(scope="module")

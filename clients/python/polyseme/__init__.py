@@ -51,12 +51,14 @@ from polyseme.searching import (
     Explanation,
     Highlight,
     Hit,
+    HitTranslation,
     Like,
     SearchResult,
     WordIn,
 )
 from polyseme.senses import Sense, SenseExample, SenseInventory, ToldSense, WordSenses
 from polyseme.service import Limits, Model, ServerInfo, Statistics
+from polyseme.translating import Alignment, Hypothesis, TranslatedSentence, Translation
 from polyseme.vectors import Fingerprint, Span, Timing, TokenCount
 from polyseme.version import VERSION as __version__
 from polyseme.words import Token, Tokens, Word
@@ -64,6 +66,7 @@ from polyseme.writing import Progress
 
 __all__ = [
     "Aborted",
+    "Alignment",
     "AlreadyExists",
     "AsyncClient",
     "Attention",
@@ -92,6 +95,8 @@ __all__ = [
     "Guess",
     "Highlight",
     "Hit",
+    "HitTranslation",
+    "Hypothesis",
     "InputTooLong",
     "InvalidRequest",
     "Like",
@@ -121,6 +126,8 @@ __all__ = [
     "TokenCount",
     "Tokens",
     "ToldSense",
+    "TranslatedSentence",
+    "Translation",
     "Unauthenticated",
     "Unavailable",
     "View",

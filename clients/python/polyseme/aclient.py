@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 from polyseme import attention as attention_
 from polyseme import collection as collections_
-from polyseme import comparison, document, embedding, filling, searching, senses, service, writing
+from polyseme import (
+    comparison,
+    document,
+    embedding,
+    filling,
+    searching,
+    senses,
+    service,
+    translating,
+    writing,
+)
 from polyseme import words as words_
 from polyseme.aio import AsyncDriver
 from polyseme.attention import Attention, AttentionKind
@@ -27,6 +37,7 @@ from polyseme.retry import Budget, Known, Retry
 from polyseme.searching import Query, SearchOptions, SearchResult
 from polyseme.senses import SenseExampleLike, SenseInventory, ToldSense
 from polyseme.service import Health, ServerInfo, Statistics
+from polyseme.translating import TranslateOptions, Translation
 from polyseme.vectors import Priority, Truncation, VectorEncoding
 from polyseme.words import SubwordPooling, Target, Token, Tokens, Word, WordSpace
 from polyseme.writing import Progress
@@ -480,6 +491,57 @@ class AsyncClient:
         )
         return await self._driver.run(plan)
 
+    # Translation
+
+    async def translate(
+        self,
+        texts: Iterable[str],
+        to: str,
+        *,
+        priority: Priority | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[TranslateOptions],
+    ) -> list[Translation]:
+        """Each text in the language `to`, such as "en", sentence by sentence.
+
+        options: source, the texts' language, or else it is detected; beams; alternatives, how
+            many translations of each sentence; length_penalty; alignment, which words
+            correspond; splitting "sentences and lines", "sentences" (lines may end within one)
+            or "none"
+
+        Spaces, line breaks and tags between sentences stay as they are; what is in the language
+        already is copied. Raises FailedPrecondition with the reason MODEL_HAS_NO_TRANSLATION
+        where the server cannot translate, InvalidRequest naming `texts[i]`.
+        """
+        plan = translating.translate(
+            self._budget(timeout_s), texts, to, priority=priority, **options
+        )
+        return await self._driver.run(plan)
+
+    def translate_iter(
+        self,
+        texts: Iterable[str],
+        to: str,
+        *,
+        batch_texts: int = 32,
+        priority: Priority | None = None,
+        timeout_s: float | None = None,
+        **options: Unpack[TranslateOptions],
+    ) -> AsyncIterator[Translation]:
+        """Any number of texts translated, in order; memory holds a few batches only.
+
+        Options as of `translate`. A lost connection is opened again, and only what was not yet
+        answered is translated again.
+        """
+        plan = translating.translate_iter(
+            self._budget(timeout_s), to, batch_texts=batch_texts, priority=priority, **options
+        )
+        return self._driver.iterate(plan, texts)
+
+    async def language_pairs(self, *, timeout_s: float | None = None) -> list[tuple[str, str]]:
+        """(source, target) of each direction that the server translates."""
+        return await self._driver.run(translating.language_pairs(self._budget(timeout_s)))
+
     # Collections
 
     async def create_collection(
@@ -740,7 +802,7 @@ class AsyncClient:
                  `WordIn(text, target)`
         options: mode "dense" (by meaning), "lexical" (by words) or "hybrid"; filter; k; exact;
                  min_sequence, to see a write of yours; highlight; explain; ids_only;
-                 with_vectors; score_min; lexical_text
+                 with_vectors; score_min; lexical_text; translate_to, a language for the hits' texts
         """
         plan = searching.search(
             self._budget(timeout_s), collection, query, priority=priority, **options

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -157,29 +157,37 @@ def embed_iter(
     """Pull texts, emit `Embeddings` of up to `batch_texts` of them, in order."""
     if batch_texts < 1:
         raise invalid("batch_texts", f"{batch_texts} is below 1")
-    source = _Source(
-        encoder_pb2.EmbedRequest(
-            options=options_message(**options), priority=priority_number(priority)
-        )
+    template = encoder_pb2.EmbedRequest(
+        options=options_message(**options), priority=priority_number(priority)
     )
     known = yield from known_info(budget)
     limit = request_limit(known, items_max=batch_texts)
+    source = TextSource(lambda text, field: _load(text, field, known.model.dimensions), limit)
 
     def next_flight() -> Plan[Flight | None]:
-        return source.next_flight(limit, known.model.dimensions)
+        start, texts = yield from source.next_texts()
+        if not texts:
+            return None
+        request = encoder_pb2.EmbedRequest(inputs=texts)
+        request.MergeFrom(template)
+        message = encoder_pb2.EmbedStreamRequest(request=request, tag=str(start))
+        return Flight(message, context=start)
 
     yield from pipeline(budget, methods.EMBED_STREAM, next_flight, _embedded, STREAM_FLIGHTS_MAX)
 
 
-class _Source:
+class TextSource:
     """Cuts the caller's texts into the requests of a stream."""
 
-    def __init__(self, template: encoder_pb2.EmbedRequest) -> None:
-        self._template = template
+    def __init__(self, weigh: Callable[[str, str], Load], limit: Load) -> None:
+        """weigh: what a text, named by its field, adds to a request that may hold `limit`"""
+        self._weigh = weigh
+        self._limit = limit
         self._count = 0  # texts pulled so far
         self._over: tuple[str, Load] | None = None  # the text that did not fit the last request
 
-    def next_flight(self, limit: Load, dimensions: int) -> Plan[Flight | None]:
+    def next_texts(self) -> Plan[tuple[int, list[str]]]:
+        """The number of the first of the next request's texts, and the texts; none at the end."""
         texts: list[str] = []
         total = Load(0)
         while True:
@@ -187,21 +195,15 @@ class _Source:
                 item = yield Pull()
                 if item is END:
                     break
-                self._over = item, _load(item, f"texts[{self._count}]", dimensions)
+                self._over = item, self._weigh(item, f"texts[{self._count}]")
                 self._count += 1
             text, load = self._over
-            if texts and not (total + load).fits(limit):
+            if texts and not (total + load).fits(self._limit):
                 break
             texts.append(text)
             total += load
             self._over = None
-        if not texts:
-            return None
-        request = encoder_pb2.EmbedRequest(inputs=texts)
-        request.MergeFrom(self._template)
-        start = self._count - len(texts) - (self._over is not None)
-        message = encoder_pb2.EmbedStreamRequest(request=request, tag=str(start))
-        return Flight(message, context=start)
+        return self._count - len(texts) - (self._over is not None), texts
 
 
 def _embedded(flight: Flight, answer: encoder_pb2.EmbedStreamResponse) -> Plan[None]:

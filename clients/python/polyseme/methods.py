@@ -18,6 +18,7 @@ from polyseme.v1 import (
     language_model_pb2,
     search_pb2,
     sense_pb2,
+    translation_pb2,
 )
 
 Q = TypeVar("Q", bound=Message)
@@ -90,6 +91,25 @@ CLASSIFY_SENSES = Method(
     "ClassifySenses",
     sense_pb2.ClassifySensesRequest,
     sense_pb2.ClassifySensesResponse,
+    True,
+)
+
+_t = translation_pb2
+TRANSLATE = Method(
+    "TranslationService", "Translate", _t.TranslateRequest, _t.TranslateResponse, True
+)
+TRANSLATE_STREAM = Method(
+    "TranslationService",
+    "TranslateStream",
+    _t.TranslateStreamRequest,
+    _t.TranslateStreamResponse,
+    True,
+)
+LIST_LANGUAGE_PAIRS = Method(
+    "TranslationService",
+    "ListLanguagePairs",
+    _t.ListLanguagePairsRequest,
+    _t.ListLanguagePairsResponse,
     True,
 )
 

@@ -87,6 +87,7 @@ class SearchOptions(TypedDict, total=False):
     with_vectors: bool  # send the hits' vectors
     score_min: float | None  # leave out lower scores; dense only
     lexical_text: str  # hybrid with a vector, document or word: the text for the lexical side
+    translate_to: str  # send the hits' texts in this language too, such as "en"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,14 @@ class Explanation:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class HitTranslation:
+    """A hit's text in another language."""
+
+    text: str  # the text itself where it is in that language already
+    source_language: str  # empty, and no text: none that the server translates
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
     """A document found. Higher scores are better; ties are ordered by id."""
@@ -117,6 +126,7 @@ class Hit:
     score: float
     highlights: tuple[Highlight, ...]
     explanation: Explanation | None
+    translation: HitTranslation | None  # with translate_to
 
     @property
     def id(self) -> str:
@@ -251,6 +261,7 @@ def _options_message(
     with_vectors: bool = False,
     score_min: float | None = None,
     lexical_text: str = "",
+    translate_to: str = "",
 ) -> search_pb2.SearchOptions:
     if k < 1:
         raise invalid("k", f"{k} is below 1")
@@ -264,6 +275,7 @@ def _options_message(
         ids_only=ids_only,
         with_vectors=with_vectors,
         lexical_text=lexical_text,
+        translate_to=translate_to,
     )
     if filter is not None:
         message.filter.CopyFrom(filter.message())
@@ -305,6 +317,9 @@ def _hit_from(hit: search_pb2.SearchHit) -> Hit:
             for h in hit.highlights
         ),
         explanation=_explanation_from(hit.explanation) if hit.HasField("explanation") else None,
+        translation=HitTranslation(hit.translation.text, hit.translation.source_language)
+        if hit.HasField("translation")
+        else None,
     )
 
 

@@ -41,6 +41,8 @@ class Limits:
     id_bytes_max: int
     attention_cells_max: int
     masks_max: int
+    beams_max: int
+    translation_tokens_max: int
     senses_max: int
 
 
@@ -207,6 +209,8 @@ def _limits_from(limits: admin_pb2.Limits) -> Limits:
         id_bytes_max=limits.id_bytes_max,
         attention_cells_max=limits.attention_cells_max,
         masks_max=limits.masks_max,
+        beams_max=limits.beams_max,
+        translation_tokens_max=limits.translation_tokens_max,
         senses_max=limits.senses_max,
     )
 

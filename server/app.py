@@ -87,6 +87,10 @@ TRANSLATION = "polyseme.v1.TranslationService"
 KEEPALIVE_S = 60  # a peer that vanished without a word is found out after so long
 PING_S_MIN = 10  # peers that ping more often are cut off
 
+# Calls that came while the last ones ended are being refused; cut off, their callers would see
+# CANCELLED, which says nothing of coming back. A server without calls does not wait for it.
+REFUSALS_S = 3.0
+
 WARM_UP_TEXT = "The first call of a model is slow; this is it."
 
 
@@ -180,7 +184,7 @@ class Application:
         if self._admission.running:
             fields = {"calls": self._admission.running, "grace_s": self.grace_s}
             log.warning("calls are cut off", extra={"fields": fields})
-        await self._server.stop(grace=0.1 if self._admission.running == 0 else 0)
+        await self._server.stop(grace=REFUSALS_S if self._admission.running == 0 else 0)
         await self._closing.aclose()
 
     def _bind(self) -> int:

@@ -344,6 +344,22 @@ def test_waiting_for_a_server_ends_when_it_serves(scripted):
     assert len(handler.calls) == 3
 
 
+def cancelled_first(answer):
+    """As gRPC ends a call that reaches a server in the moment when it closes."""
+    return failing_first([status_pb2.Status(code=code_pb2.CANCELLED)], answer)
+
+
+async def test_a_call_that_the_closing_server_cancelled_is_made_again(scripted):
+    answers = {"GetServerInfo": (methods.GET_SERVER_INFO, cancelled_first(INFO))}
+    with scripted(answers) as (address, _), Client(address, retry=FAST) as client:
+        assert client.info().version == "9"
+
+    answers = {"GetServerInfo": (methods.GET_SERVER_INFO, cancelled_first(INFO))}
+    with scripted(answers) as (address, _):
+        async with AsyncClient(address, retry=FAST) as client:
+            assert (await client.info()).version == "9"
+
+
 async def test_a_stream_whose_time_is_up_while_it_is_written_to_is_late_and_not_lost(scripted):
     """grpc.aio itself says INTERNAL, "Internal error from Core"."""
 

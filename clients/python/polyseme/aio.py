@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -39,9 +39,11 @@ class AsyncDriver:
         self._target = connection.target
         self._metadata = connection.metadata()
         self._channel = connection.aio_channel()
+        self._closed = False
 
     async def close(self) -> None:
         """Close the channel; running calls end with `Cancelled`."""
+        self._closed = True
         await self._channel.close(None)
 
     async def run(self, plan: Plan[T], items: Iterable[Any] | AsyncIterable[Any] = ()) -> T:
@@ -100,7 +102,7 @@ class AsyncDriver:
         try:
             return await send(step.request, timeout=step.timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise from_rpc(error, self._target) from error
+            raise from_rpc(error, self._target, given_up=self._closed) from error
         except grpc.aio.UsageError as error:  # grpc's answer on a closed channel
             raise unavailable(f"this client is closed ({error})") from error
 
@@ -114,7 +116,7 @@ class AsyncDriver:
         )
         try:
             call = start(timeout=step.timeout_s, metadata=self._metadata)
-            return _Stream(call, self._target, step.timeout_s)
+            return _Stream(call, self._target, step.timeout_s, lambda: self._closed)
         except grpc.aio.UsageError as error:
             raise unavailable(f"this client is closed ({error})") from error
 
@@ -127,8 +129,11 @@ DEADLINE_SLACK_S = 0.05
 
 
 class _Stream:
-    def __init__(self, call: Any, target: str, timeout_s: float | None) -> None:
+    def __init__(
+        self, call: Any, target: str, timeout_s: float | None, given_up: Callable[[], bool]
+    ) -> None:
         self._call = call
+        self._given_up = given_up
         self._target = target
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._cut = False  # a write found the stream ended
@@ -147,7 +152,7 @@ class _Stream:
         try:
             answer = await asyncio.wait_for(self._call.read(), silence_s)
         except grpc.RpcError as error:
-            failure = from_rpc(error, self._target)
+            failure = from_rpc(error, self._target, given_up=self._given_up())
             if self._cut and isinstance(failure, ServerError):
                 # grpc.aio puts "Internal error from Core." in the place of the status with which
                 # the stream ended, when a write finds it ended (_call.py, _write). The clock tells

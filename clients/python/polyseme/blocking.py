@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import grpc
 
 from polyseme.connection import Connection
-from polyseme.errors import Cancelled, PolysemeError, from_rpc
+from polyseme.errors import PolysemeError, from_rpc
 from polyseme.methods import Method
 from polyseme.plans import (
     END,
@@ -38,9 +38,11 @@ class BlockingDriver:
         self._target = connection.target
         self._metadata = connection.metadata()
         self._channel = connection.channel()
+        self._closed = False
 
     def close(self) -> None:
         """Close the channel; running calls end with `Cancelled`."""
+        self._closed = True
         self._channel.close()
 
     def run(self, plan: Plan[T], items: Iterable[Any] = ()) -> T:
@@ -87,7 +89,7 @@ class BlockingDriver:
         try:
             return send(step.request, timeout=step.timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise from_rpc(error, self._target) from error
+            raise from_rpc(error, self._target, given_up=self._closed) from error
         except ValueError as error:  # grpc's answer on a closed channel
             raise _closed(error) from error
 
@@ -103,7 +105,7 @@ class BlockingDriver:
             return start(requests, timeout=timeout_s, metadata=self._metadata)
 
         try:
-            return _Stream(begin, self._target)
+            return _Stream(begin, self._target, lambda: self._closed)
         except ValueError as error:
             raise _closed(error) from error
 
@@ -115,12 +117,18 @@ def _closed(error: ValueError) -> PolysemeError:
 class _Stream:
     """A stream driven from one thread: send, receive, in the plan's order."""
 
-    def __init__(self, begin: Callable[[Iterator[Any]], Any], target: str) -> None:
+    def __init__(
+        self,
+        begin: Callable[[Iterator[Any]], Any],
+        target: str,
+        given_up: Callable[[], bool],
+    ) -> None:
         # The plan bounds what is in flight, so the queue needs no bound of its own. gRPC's own
         # thread takes from it; None ends it.
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._call = begin(iter(self._requests.get, None))
         self._target = target
+        self._given_up = given_up
 
     def send(self, request: Any) -> None:
         self._requests.put(request)
@@ -143,10 +151,9 @@ class _Stream:
         except StopIteration:
             raise unavailable("the server ended the stream before it answered all") from None
         except grpc.RpcError as error:
-            failure = from_rpc(error, self._target)
-            if isinstance(failure, Cancelled) and fell_silent.is_set():
+            if fell_silent.is_set() and error.code() is grpc.StatusCode.CANCELLED:
                 raise silent(silence_s) from error
-            raise failure from error
+            raise from_rpc(error, self._target, given_up=self._given_up()) from error
         finally:
             timer.cancel()
 

@@ -206,11 +206,17 @@ def invalid(field: str, problem: str) -> InvalidRequest:
     return InvalidRequest(Failure(code="INVALID_ARGUMENT", violations=(violation,), sent=False))
 
 
-def from_rpc(error: grpc.RpcError, target: str) -> PolysemeError:
-    """What a failed call to the server at `target` was."""
+def from_rpc(error: grpc.RpcError, target: str, *, given_up: bool = False) -> PolysemeError:
+    """What a failed call to the server at `target` was.
+
+    given_up: by this side. If it was not, CANCELLED comes from gRPC on the other side, which ends
+    so the calls that reach it in the moment when it closes: no server answered.
+    """
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
     code = error.code().name
     message = error.details() or ""
+    if code == "CANCELLED" and not given_up:
+        code = "UNAVAILABLE"
     if code == "UNAVAILABLE" and not _has_details(error):
         # gRPC's own text names sockets and addresses of all kinds; this one names the target.
         message = f"no polyseme server answers at {target} ({message})"

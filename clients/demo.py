@@ -26,9 +26,11 @@ from rich.text import Text
 
 from polyseme import Client, PolysemeError, SearchResult, field
 from polyseme.cli import tables
+from polyseme.cli.senses import read_labelled
 
 ROOT = Path(__file__).parents[1]
 CORPUS = ROOT / "clients" / "samples" / "wikipedia.jsonl"
+LABELLED = ROOT / "clients" / "samples" / "senses.tsv"
 WIDTH = 100  # columns
 START_S_MAX = 120.0
 STOP_S_MAX = 20.0
@@ -52,6 +54,12 @@ BANKS = (
     "They sat on the grassy bank and watched the boats on the river",
     "The bank raised its interest rates again",
 )
+UNSEEN = (  # none of them is among the labelled ones
+    "Apple was juicy",
+    "Apple stock crashed today",
+    "A heron stood motionless on the far bank",
+    "The bank raised its interest rates again",
+)
 
 
 class DemoFailed(Exception):
@@ -73,6 +81,7 @@ def main() -> int:
                 _search(client, query, out)
             _compare(client, out)
             _senses(client, documents, out)
+            _told(client, out)
             _timing(client, documents, out)
     except KeyboardInterrupt:
         out.print("interrupted; the server is stopped and its data removed")
@@ -266,6 +275,27 @@ def _first(text: str, word: str) -> tuple[int, int]:
     match = re.search(rf"\b{word}\b", text, re.IGNORECASE)
     assert match is not None
     return match.span()
+
+
+def _told(client: Client, out: Console) -> None:
+    """Senses learnt from a handful of labelled sentences, told in others."""
+    _, examples = read_labelled(LABELLED.read_text(encoding="utf-8").splitlines())
+    inventory = client.fit_senses(examples)
+    out.print()
+    out.rule(
+        f"senses learnt from [bold]{len(examples)}[/] labelled sentences",
+        align="left",
+        characters="─",
+    )
+    for word in inventory.words:
+        taught = ", ".join(f"{sense.name} ({sense.examples})" for sense in word.senses)
+        check = f"{word.checked_right} of {word.checked} told right when left out"
+        out.print(Text.assemble((word.word, "bold"), f": {taught}; {check}"))
+    rows = tables.grid()
+    for told in client.classify_senses(inventory, UNSEEN):
+        share = told.probabilities[told.sense]
+        rows.add_row(f"{share:.0%}", Text.assemble((told.sense, "bold green"), f"  {told.text}"))
+    out.print(rows)
 
 
 def _timing(client: Client, documents: int, out: Console) -> None:

@@ -36,7 +36,15 @@ def test_the_demo_shows_everything_in_100_columns_of_plain_text(model_directory,
     )  # fmt: skip
 
     assert (done.returncode, done.stderr) == (0, "")
-    for part in ("documents/s", "by meaning", "by words", "word in context", "bank", "median"):
+    for part in (
+        "documents/s",
+        "by meaning",
+        "by words",
+        "word in context",
+        "bank",
+        "labelled",
+        "median",
+    ):
         assert part in done.stdout
     assert "\x1b" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100

@@ -17,6 +17,12 @@ NANO_FLOORS: Mapping[str, float] = {
     "sts.fr": 60.0,
     "tatoeba.de-en": 85.0,
     "tatoeba.fr-en": 78.0,
+    "translation.en-de.bleu": 34.0,
+    "translation.en-fr.bleu": 52.0,
+    "translation.de-en.bleu": 35.0,
+    "translation.fr-en.bleu": 45.0,
+    "translation.en-de.lowered": 37.0,
+    "translation.en-fr.lowered": 56.0,
 }
 
 _SENTENCES = ("MiniLM-L6", "static-similarity-multilingual", "m-MiniLM-L12")
@@ -40,6 +46,12 @@ ANCHORS: Mapping[str, str] = {
     "sts.fr": _beside(_SENTENCES, (64.9, 73.6, 79.9), "C"),
     "tatoeba.de-en.f1": _beside(_TATOEBA, (95.4, 97.0, 99.2), "C"),
     "tatoeba.fr-en.f1": _beside(_TATOEBA, (88.7, 91.7, 94.9), "C"),
+    "translation.en-de.bleu": "OPUS-MT 36.3 [P]",
+    "translation.en-fr.bleu": "OPUS-MT 52.4 [P]",
+    "translation.de-en.bleu": "OPUS-MT 40.5 [P]",
+    "translation.fr-en.bleu": "OPUS-MT 49.7 [P]",
+    "translation.en-de.lowered": "Transformer-Tiny 41.0 [P]",
+    "translation.en-fr.lowered": "Transformer-Tiny 61.8 [P]",
     **{
         f"retrieval.{name}.{way}": text
         for name, bm25, minilm in (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from encoder.evaluation.suite import Plan
 
 # The values of the two enumerations: the command line would show the names of their members.
-TaskName: TypeAlias = Literal["mlm", "senses", "sts", "tatoeba", "retrieval"]
+TaskName: TypeAlias = Literal["mlm", "senses", "sts", "tatoeba", "retrieval", "translation"]
 FormName: TypeAlias = Literal["torch", "fp32", "fp16", "int8"]
 
 
@@ -31,7 +31,7 @@ class Evaluate(BaseModel):
     model: CliPositionalArg[Path] = Field(description="a model directory, with a polyseme.json")
     data: Path = Field(description="folder with sts/, parallel/, retrieval/, wsd/ and lm-eval/")
     tasks: list[TaskName] = Field(
-        default=["mlm", "senses", "sts", "tatoeba", "retrieval"],
+        default=["mlm", "senses", "sts", "tatoeba", "retrieval", "translation"],
         description="what to measure; repeat, or separate by commas",
     )
     forms: list[FormName] = Field(
@@ -47,12 +47,13 @@ class Evaluate(BaseModel):
     def cli_cmd(self) -> None:
         """Run it."""
         from encoder.evaluation import card, suite, table  # torch takes seconds; --help must not
+        from encoder.evaluation.bleu import ScorerMissing
         from encoder.evaluation.data import DataMalformed
         from encoder.evaluation.head import HeadDamaged
         from encoder.runtime import PrecisionMissing
 
         # What a caller can mend; anything else is our bug and shows its traceback.
-        model_mistakes = (ModelDamaged, PrecisionMissing, UnsupportedModel)
+        model_mistakes = (ModelDamaged, PrecisionMissing, UnsupportedModel, ScorerMissing)
         mistakes = (OSError, *model_mistakes, DataMalformed, card.CardDamaged, HeadDamaged)
         try:
             plan = self._plan()

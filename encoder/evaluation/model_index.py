@@ -40,7 +40,7 @@ def model_index(evaluation: Evaluation) -> list[dict[str, Any]]:
     return [{"name": evaluation.model, "results": list(results.values())}]
 
 
-def place_of(key: str) -> Place | None:
+def place_of(key: str) -> Place | None:  # noqa: PLR0911  # one for each task
     """Where a score belongs; None for one that is left to the table."""
     task, *rest = key.split(".")
     match task, rest:
@@ -78,6 +78,10 @@ def place_of(key: str) -> Place | None:
             )
         case "retrieval", [name, way]:
             return Place("text-retrieval", "Retrieval", name, name, "", f"ndcg_at_10_{way}")
+        case "translation", [pair, metric]:
+            scorer_name = {"lowered": "bleu_lower_cased_moses"}.get(metric, metric)
+            name = f"Multi30k test2016 ({pair})"
+            return Place("translation", "Translation", "multi30k", name, pair, scorer_name)
     return None
 
 

@@ -14,6 +14,7 @@ class Task(StrEnum):
     STS = "sts"
     TATOEBA = "tatoeba"
     RETRIEVAL = "retrieval"
+    TRANSLATION = "translation"
 
 
 class Form(StrEnum):

@@ -12,9 +12,11 @@ from encoder.evaluation.retrieval import retrieval
 from encoder.evaluation.senses import Choice
 from encoder.evaluation.sentences import graded_file, similarity, translation_files, translations
 from encoder.evaluation.torch_model import TorchModel
+from encoder.evaluation.translation import caption_files, captions
 from encoder.evaluation.vectors import Subject
 from encoder.manifest import Manifest, Precision, read_manifest
 from encoder.runtime import Encoder
+from encoder.translation_config import FOLDER
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,9 @@ def _check_data(plan: Plan) -> None:
         for folder in retrieval_folders(plan.data):
             require(folder / "corpus.jsonl")
             require(folder / "queries.jsonl")
+    if Task.TRANSLATION in plan.tasks and (plan.directory / FOLDER).is_dir():
+        for file in caption_files(plan.data).values():
+            require(file)
 
 
 def _run(
@@ -105,6 +110,9 @@ def _run(
             return translations(subject, plan.data, column=name, limit=plan.limit)
         case Task.RETRIEVAL:
             return retrieval(subject, plan.data, column=name, limit=plan.limit)
+        case Task.TRANSLATION:
+            form = next(form for form in plan.forms if column(form) == name)
+            return captions(plan.directory, plan.data, form, limit=plan.limit, seed=plan.seed)
         case _:
             assert_never(task)
 

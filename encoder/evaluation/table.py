@@ -14,6 +14,7 @@ _TITLES = {
     Task.STS: "Sentence similarity",
     Task.TATOEBA: "Finding translations",
     Task.RETRIEVAL: "Retrieval",
+    Task.TRANSLATION: "Translation",
 }
 
 

@@ -123,7 +123,7 @@ def test_the_models_own_whitening_is_used_for_what_is_served_and_a_note_says_so(
     ("changes", "why"),
     [
         ({"limit": 3}, "at most 3 of each set"),
-        ({"tasks": (Task.STS, Task.SENSES)}, "without mlm, tatoeba, retrieval"),
+        ({"tasks": (Task.STS, Task.SENSES)}, "without mlm, tatoeba, retrieval, translation"),
     ],
 )
 def test_less_than_all_of_it_is_partial(exported, data, changes, why):

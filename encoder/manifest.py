@@ -87,6 +87,8 @@ class Manifest(_Record):
     word_layers: tuple[int, ...]  # the layers whose mean is a word's vector; 0 is the embeddings
     precisions: Mapping[Precision, Parity] = {}
     files: Mapping[str, FileRecord] = {}
+    # Of all the above; empty in directories that were written before there was one.
+    checksum: str = ""
 
 
 def graph_path(precision: Precision, graph: Graph) -> str:
@@ -105,19 +107,23 @@ def weights_path(precision: Precision) -> str:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read `polyseme.json`. Raises ModelNotFound, or ModelDamaged if it makes no sense."""
+    """Read `polyseme.json`. Raises ModelNotFound, or ModelDamaged if it is not what was written."""
     file = directory / MANIFEST_NAME
     if not file.is_file():
         raise ModelNotFound(
             f"{directory} has no {MANIFEST_NAME}; make one with: "
             f"polyseme-model import DIR --out {directory}"
         )
+    source = file.read_bytes()
     try:
-        return Manifest.model_validate_json(file.read_bytes())
+        manifest = Manifest.model_validate_json(source)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ModelDamaged(file, f"cannot be read: {where}: {first['msg']}") from None
+    if manifest.checksum and manifest.checksum != checksum_of(json.loads(source)):
+        raise ModelDamaged(file, "has another checksum than was written")
+    return manifest
 
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
@@ -130,9 +136,16 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
         if path.is_file() and not path.name.startswith((MANIFEST_NAME, "."))
     }
     content = manifest.model_copy(update={"files": files}).model_dump(mode="json")
+    content["checksum"] = checksum_of(content)
     temporary = directory / f"{MANIFEST_NAME}.new"
     temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
     temporary.replace(directory / MANIFEST_NAME)
+
+
+def checksum_of(content: Mapping[str, object]) -> str:
+    """The SHA-256 of a manifest's content beside the checksum itself, in hexadecimal."""
+    rest = {key: value for key, value in content.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def verify(directory: Path, manifest: Manifest) -> None:

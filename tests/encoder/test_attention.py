@@ -90,6 +90,7 @@ def test_a_directory_exported_without_attention_still_serves_and_says_what_to_do
         (directory / "onnx" / precision / "attention.onnx").unlink()
     write_manifest(directory, read_manifest(directory))
     content = json.loads((directory / "polyseme.json").read_text())
+    content["checksum"] = ""
     for parity in content["precisions"].values():  # as written before there was attention
         for name in [name for name in parity if "attention" in name or "logit" in name]:
             del parity[name]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from encoder.manifest import read_manifest
+from encoder.manifest import read_manifest, write_manifest
 from encoder.runtime import (
     DeviceMissing,
     Encoder,
@@ -174,8 +174,9 @@ def test_a_directory_without_a_manifest_is_no_model(tmp_path):
 
 def test_a_precision_that_was_not_exported_is_refused_with_the_way_to_get_it(tiny, tmp_path):
     shutil.copytree(tiny, tmp_path / "copy")
-    manifest = (tmp_path / "copy" / "polyseme.json").read_text()
-    (tmp_path / "copy" / "polyseme.json").write_text(manifest.replace('"int8"', '"fp32"', 1))
+    manifest = read_manifest(tiny)
+    precisions = {p: parity for p, parity in manifest.precisions.items() if p != Precision.INT8}
+    write_manifest(tmp_path / "copy", manifest.model_copy(update={"precisions": precisions}))
 
     with pytest.raises(PrecisionMissing, match="polyseme-model export"):
         Encoder.load(tmp_path / "copy", precision=Precision.INT8)

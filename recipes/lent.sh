@@ -2,15 +2,13 @@
 # Trains a recipe on a lent GPU machine: half an hour, reached only by calls that carry the
 # repository and at most 64 MiB there and a few files back, with no network of its own.
 #
-# Here:       recipes/lent.sh pack                  cleans, compresses; says which parcels there are
-# Each call:  recipes/lent.sh receive 0             there, carrying runs/lent/polyseme-m/0
-#             recipes/lent.sh receive 1             ...
-#             recipes/lent.sh receive 2 && recipes/lent.sh visit      as soon as the text is there
-#             recipes/lent.sh receive 3 last && recipes/lent.sh visit    the teacher, and wait
-#             recipes/lent.sh visit                 until it says "pipeline: done"
-# Here again: recipes/lent.sh collect FOLDER...     with what came back; then import, export and
-#                                                   evaluate as it says
-# And first:  recipes/lent.sh rehearse              all of it on this machine, tiny
+#   here         bash recipes/lent.sh pack         cleans, compresses; says which parcels there are
+#   each call    bash recipes/lent.sh receive 0    there, carrying runs/lent/polyseme-m/0; then 1 ...
+#   text there   bash recipes/lent.sh receive 2 && bash recipes/lent.sh visit    training begins
+#   the last     bash recipes/lent.sh receive 3 last && bash recipes/lent.sh visit    the teacher
+#   and then     bash recipes/lent.sh visit        until it says "pipeline: done"
+#   here again   bash recipes/lent.sh collect FOLDER...    of what came back; then as it says
+#   before all   bash recipes/lent.sh rehearse     all of it on this machine, tiny
 #
 # A visit gives back one result into $OUT: what the last checkpoint has, then the pretrained model,
 # then the one with sentence vectors. If `pack` finds the repository too large, move models/ aside.

@@ -30,6 +30,16 @@ def _parser() -> argparse.ArgumentParser:
         packing.add_argument(f"--{name}", type=Path, required=True)
     packing.add_argument("--wheels", type=Path, help="folder of packages that are missing there")
 
+    folder = commands.add_parser("pack-folder", help="here: the same of any folder's files")
+    folder.set_defaults(act=_pack_folder)
+    folder.add_argument("folder", type=Path)
+    folder.add_argument("--out", type=Path, required=True)
+
+    halving = commands.add_parser("halve", help="here: copy a sentence encoder in fp16")
+    halving.set_defaults(act=_halve)
+    halving.add_argument("model", type=Path)
+    halving.add_argument("target", type=Path)
+
     receiving = commands.add_parser("receive", help="there: take a parcel in")
     receiving.set_defaults(act=_receive)
     receiving.add_argument("parcel", type=Path)
@@ -70,6 +80,18 @@ def _pack(chosen: argparse.Namespace) -> None:
         tree=Path.cwd(),
         say=print,
     )
+
+
+def _pack_folder(chosen: argparse.Namespace) -> None:
+    from encoder.training.lent.packing import pack_folder
+
+    pack_folder(chosen.folder, out=chosen.out, tree=Path.cwd(), say=print)
+
+
+def _halve(chosen: argparse.Namespace) -> None:
+    from encoder.training.lent.packing import halve
+
+    halve(chosen.model, chosen.target)
 
 
 def _receive(chosen: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ fp16 against 768 bytes for each of a million texts, which a GPU computes in seco
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -58,10 +58,25 @@ def pack(
     text_files = _shelve_text(load_recipe(recipe_file), text, cache, shelf)
     shutil.copyfile(recipe_file, shelf / "recipe.toml")
     first = [shelf / "recipe.toml", *_shelve_wheels(wheels, shelf), *text_files]
-    last = _shelve_teacher(teacher, shelf / "teacher")
+    last = halve(teacher, shelf / "teacher")
+    return _write([*first, *last], shelf, out, tree, say)
+
+
+def pack_folder(folder: Path, *, out: Path, tree: Path, say: Say) -> list[Path]:
+    """Write every file of `folder` into parcels in `out`, the largest first.
+
+    For what is no training: a benchmark's packages and model.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    files.sort(key=lambda path: (-path.stat().st_size, path))
+    return _write(files, folder, out, tree, say)
+
+
+def _write(files: Sequence[Path], root: Path, out: Path, tree: Path, say: Say) -> list[Path]:
+    """Parcels as large as may travel, in place of those that are in `out`."""
     room = TREE_BYTES_MAX - tree_bytes(tree) - SLACK_BYTES
     say(f"the repository's own files leave {room / 2**20:.1f} MiB of each call")
-    shards = cut(shelf, [*first, *last], out / "shards")
+    shards = cut(root, files, out / "shards")
     folders = []
     for old in out.glob("[0-9]"):
         shutil.rmtree(old)
@@ -106,8 +121,8 @@ def _shelve_wheels(wheels: Path | None, shelf: Path) -> list[Path]:
     return _link(wheels, shelf / "wheels")
 
 
-def _shelve_teacher(teacher: Path, target: Path) -> list[Path]:
-    """The teacher with its weights in fp16, in which a GPU reads it anyway."""
+def halve(teacher: Path, target: Path) -> list[Path]:
+    """Copy a sentence encoder with its weights in fp16, in which a GPU reads them anyway."""
     target.mkdir(parents=True)
     kept = [name for name in TEACHER_FILES if (teacher / name).exists()]
     for name in kept:

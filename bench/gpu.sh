@@ -1,0 +1,64 @@
+#!/bin/bash
+# Runs bench/gpu.py on a lent GPU machine without a network (recipes/lent.sh says how it is reached).
+#
+#   here        bash bench/gpu.sh pack         packages and model; says which parcels there are
+#   each call   bash bench/gpu.sh receive 0    there, carrying runs/lent/bench/0; then 1 ...
+#   the last    bash bench/gpu.sh receive 4 && bash bench/gpu.sh run     exports, then measures
+#   before all  bash bench/gpu.sh rehearse     the measurement on this machine, tiny
+#
+# onnxruntime-gpu's wheel is 256 MB: unpacked and under xz it is a fifth less, and it travels in
+# parts. The table is printed and lies in $OUT/gpu.json. MODEL (a sentence-transformers directory),
+# PYTHON_THERE (its version, "3.12"), WORK and PYTHON may be set.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+model=${MODEL:-models/all-minilm-l6-v2}
+parcels=runs/lent/bench
+shelf=$parcels/shelf
+work=${WORK:-/tmp/lent/bench}
+# What such a machine was found to lack; torch, transformers and the like it has.
+packages="onnxruntime-gpu faiss-cpu grpcio grpcio-health-checking grpcio-reflection grpcio-status
+  googleapis-common-protos protobuf prometheus-client pydantic pydantic-core pydantic-settings
+  annotated-types typing-inspection typing-extensions python-dotenv starlette uvicorn"
+
+version() { .venv/bin/python -c "import importlib.metadata as m; print(m.version('$1'))"; }
+
+unpacked() { # a package of the version that is installed here, for the machine there
+  local wheel=$parcels/wheels
+  .venv/bin/python -m pip download --quiet --no-deps --only-binary=:all: --dest "$wheel" \
+    --python-version "${PYTHON_THERE:-3.12}" --implementation cp \
+    $(printf -- '--platform manylinux_2_%s_x86_64 ' 34 31 28 27 26 24 17 12 5) \
+    --platform manylinux2014_x86_64 --platform manylinux1_x86_64 "$1==$(version "$1")"
+}
+
+case ${1:-help} in
+  pack)
+    rm -rf "$shelf" && mkdir -p "$shelf/site" "$parcels/wheels"
+    for package in $packages; do unpacked "$package"; done
+    for wheel in "$parcels"/wheels/*.whl; do unzip -q -o "$wheel" -d "$shelf/site"; done
+    # TensorRT is another runtime, and the tools convert models: neither is asked for.
+    rm -rf "$shelf"/site/onnxruntime/{tools,transformers,quantization,datasets} \
+      "$shelf"/site/onnxruntime/capi/libonnxruntime_providers_tensorrt.so
+    .venv/bin/python -m encoder.training.lent halve "$model" "$shelf/model"
+    .venv/bin/python -m encoder.training.lent pack-folder "$shelf" --out "$parcels"
+    ;;
+  receive)
+    "${PYTHON:-python3}" -m encoder.training.lent receive "$parcels/$2" "$work"
+    ;;
+  run)
+    export PYTHONPATH=$work/site:$PWD:$PWD/clients/python
+    python=${PYTHON:-python3}
+    if [ ! -d "$work/imported/onnx" ]; then
+      rm -rf "$work/imported"
+      $python -m encoder.command import "$work/model" --out "$work/imported" --name "$(basename "$model")"
+      $python -m encoder.command export "$work/imported" --precision "${PRECISION:-fp16}"
+    fi
+    nvidia-smi 2> /dev/null || true
+    $python bench/gpu.py --model "$work/imported" --json "${OUT:?folder for results}/gpu.json" ${2:-}
+    ;;
+  rehearse)
+    .venv/bin/python bench/gpu.py --model "$model" --rehearse
+    ;;
+  *)
+    sed -n '2,/^set/p' "$0" | sed 's/^# \{0,1\}//; $d'
+    ;;
+esac

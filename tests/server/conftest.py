@@ -133,9 +133,10 @@ class ServerProcess:
 
     def errors(self):
         """The log's lines about our own bugs, and what gRPC and asyncio complain of."""
+        whole = self._log.read_text().rpartition("\n")[0]  # the last line may be cut
         return [
             line
-            for line in self._log.read_text().splitlines()
+            for line in whole.splitlines()
             if not line.startswith("{") or json.loads(line)["level"] not in ("info", "warning")
         ]
 

@@ -24,6 +24,7 @@ from polyseme.v1 import (
     document_pb2,
     encoder_pb2,
     search_pb2,
+    sense_pb2,
 )
 
 ANSWER_S_MAX = 30.0
@@ -37,7 +38,15 @@ NEVER = {
     StatusCode.UNIMPLEMENTED,
     StatusCode.DEADLINE_EXCEEDED,
 }
-MODULES = (encoder_pb2, compare_pb2, collection_pb2, document_pb2, search_pb2, admin_pb2)
+MODULES = (
+    encoder_pb2,
+    compare_pb2,
+    sense_pb2,
+    collection_pb2,
+    document_pb2,
+    search_pb2,
+    admin_pb2,
+)
 METHODS = [
     method
     for module in MODULES
@@ -87,6 +96,7 @@ KNOWN = {
     "document_id": IDS,
     "field": METADATA,
     "word": ["apple", "bank"],
+    "sense": ["fruit", "firm", "river"],
     "snapshot": ["fuzz/20200101T000000.000000Z-1"],
     "request_id": ["", "", "r1", "r2"],
     "description": ["for people"],

@@ -13,17 +13,18 @@ from polyseme import Client
 
 
 @pytest.fixture(scope="session")
-def start_server(model_directory, tmp_path_factory):
+def start_server(request, tmp_path_factory):
     """`with start_server(inputs_max=8) as address` runs a real server beside the test."""
     from server.app import running
     from server.settings import Settings
 
     @contextlib.contextmanager
     def start(**changes):
+        if "model" not in changes:  # nobody waits for a model that no test wants
+            changes["model"] = request.getfixturevalue("model_directory")
         settings = Settings(
             **{
                 "address": "127.0.0.1:0",
-                "model": model_directory,
                 "data": tmp_path_factory.mktemp("data"),
                 "precision": "fp32",
                 "shutdown_grace_s": 2.0,

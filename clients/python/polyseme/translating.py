@@ -45,7 +45,7 @@ BEAMS = 4  # unless the caller says otherwise
 # Bytes of an answer for each byte of a text, by the most that was seen: a translation and its
 # numbers, and with alignment a matrix and places of words.
 _ANSWER_BYTES, _ALIGNED_BYTES = 8, 200
-_NAMES = {"inputs": "texts", "options.target_language": "to", "options.source_language": "source"}
+_NAMES = {"inputs": "texts", "target_language": "to", "source_language": "source"}
 
 
 class TranslateOptions(TypedDict, total=False):

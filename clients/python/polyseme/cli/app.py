@@ -19,6 +19,7 @@ from polyseme.cli import (
     senses,
     server,
     texts,
+    translation,
 )
 from polyseme.cli.session import EXIT_HELP, Exit, PipeClosed, Session, say
 from polyseme.connection import DEFAULT_ADDRESS, Tls
@@ -36,7 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(collections.app, name="collections")
 app.add_typer(senses.app, name="senses")
-for module in (texts, attention, filling, search, loading, documents, server):
+for module in (texts, attention, filling, translation, search, loading, documents, server):
     module.register(app)
 
 

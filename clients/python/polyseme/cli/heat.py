@@ -36,12 +36,22 @@ def tokens_max(columns: int) -> int:
 
 def heat_map(tokens: Sequence[Token], shares: NDArray[np.float32]) -> Text:
     """A row a token, a column a token, in percent: how much of the column's went into the row's."""
-    numbers = "".join(f"{column:>{CELL_COLUMNS}}" for column in range(len(tokens)))
+    labels = [(token.text, _style(token)) for token in tokens]
+    return _map(labels, len(tokens), shares)
+
+
+def word_map(rows: Sequence[str], columns: int, shares: NDArray[np.float32]) -> Text:
+    """A row a word, a column for each of other words, in percent."""
+    return _map([(word, "bold") for word in rows], columns, shares)
+
+
+def _map(labels: Sequence[tuple[str, str]], columns: int, shares: NDArray[np.float32]) -> Text:
+    numbers = "".join(f"{column:>{CELL_COLUMNS}}" for column in range(columns))
     text = Text(" " * LABEL_COLUMNS + numbers, style="dim", no_wrap=True)
-    for number, (token, row) in enumerate(zip(tokens, shares.tolist(), strict=True)):
+    for number, ((label, style), row) in enumerate(zip(labels, shares.tolist(), strict=True)):
         text.append("\n")
         text.append(f"{number:>3} ", style="dim")
-        text.append(set_cell_size(token.text, LABEL_COLUMNS - 4), style=_style(token))
+        text.append(set_cell_size(label, LABEL_COLUMNS - 4), style=style)
         for share in row:
             text.append(_cell(share), style=_colour(share))
     return text

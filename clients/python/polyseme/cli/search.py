@@ -40,6 +40,9 @@ def search(
     exact: Annotated[bool, typer.Option("--exact", help="compare with every vector")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="say how hits were scored")] = False,
     min_sequence: Annotated[int, typer.Option(min=0, help="see at least this write")] = 0,
+    translate_to: Annotated[
+        str, typer.Option(help="show the hits in this language too, such as en")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """The best hits, best first; scores rise.
@@ -61,5 +64,6 @@ def search(
             exact=exact,
             explain=explain,
             min_sequence=min_sequence,
+            translate_to=translate_to,
         )
     run.show(found, tables.hits(found, session.console().is_terminal))

@@ -118,7 +118,12 @@ def print_table(table: RenderableType) -> None:
 
 def print_json(value: Any) -> None:
     """One JSON object, on one line of stdout."""
-    print_line(json.dumps(plain(value), ensure_ascii=False))
+    print_line(json_line(value))
+
+
+def json_line(value: Any) -> str:
+    """A value as JSON, on one line."""
+    return json.dumps(plain(value), ensure_ascii=False)
 
 
 def print_line(text: str) -> None:

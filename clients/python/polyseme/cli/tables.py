@@ -78,6 +78,9 @@ def _hit_text(hit: Hit, colour: bool) -> Text:
     title = str(hit.document.metadata.get("title", ""))
     text = Text.assemble((hit.id, "cyan"), "  " if title else "", (title, "bold"), "\n")
     text.append_text(snippet(hit, colour))
+    if hit.translation is not None and hit.translation.text != hit.text:
+        shown = hit.translation.text[:SNIPPET_CHARACTERS].replace("\n", " ")
+        text.append(f"\n{shown}", style="italic")
     if hit.explanation is not None and hit.explanation.text:
         text.append(f"\n{hit.explanation.text}", style="dim")
     return text

@@ -275,7 +275,10 @@ class Application:
                 CollectionService(*data),
             ),
             (document_pb2_grpc.add_DocumentServiceServicer_to_server, DocumentService(*data)),
-            (search_pb2_grpc.add_SearchServiceServicer_to_server, SearchService(*data)),
+            (
+                search_pb2_grpc.add_SearchServiceServicer_to_server,
+                SearchService(*data, translating),
+            ),
             (admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminService(*data, process)),
         ]
 

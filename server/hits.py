@@ -59,10 +59,12 @@ def response_to(
     highlights: Sequence[Sequence[Highlight]],
     highlighting: Timings,
 ) -> search_pb2.SearchResponse:
-    """The answer to one query. highlights: of each of `hits`; highlighting: the time it took."""
+    """The answer to one query. highlights: of each of `hits`, or empty; highlighting: the time
+    it took."""
     timings = sought.timings + highlighting + Timings(search_s=result.search_s)
+    places = highlights or [()] * len(hits)
     response = search_pb2.SearchResponse(
-        hits=[_hit_to(hit, wanted, places) for hit, places in zip(hits, highlights, strict=True)],
+        hits=[_hit_to(hit, wanted, lit) for hit, lit in zip(hits, places, strict=True)],
         exhausted=len(hits) < wanted.k,
         sequence=result.sequence,
         exact=result.exact,

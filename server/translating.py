@@ -23,6 +23,12 @@ from server.embedded import Timings
 from server.errors import LimitExceeded
 from server.settings import Settings
 
+NO_TRANSLATION = "MODEL_HAS_NO_TRANSLATION"
+NO_TRANSLATION_PROBLEM = (
+    "the model that is served has no translator, and no other was given: serve a model with one, "
+    "or name one with --translation-model"
+)
+
 T = TypeVar("T")
 
 PREPARING_THREADS = 2

@@ -28,6 +28,8 @@ from server.queries import Asked, Resolver, Sought
 from server.recipes import can_highlight
 from server.settings import Settings
 from server.threads import in_thread
+from server.translated_hits import plan_from, translate_hits
+from server.translating import Translating
 
 K = 10  # hits where the caller does not say how many
 HIGHLIGHTED_HITS_MAX = 100  # of a call: each costs the model up to 1,000 tokens
@@ -42,6 +44,10 @@ _MODES = {
 }
 _FUSIONS = (search_pb2.FUSION_UNSPECIFIED, search_pb2.FUSION_RECIPROCAL_RANK)
 
+# Of one query: each hit's highlights, none at all where nobody asked; and the time they took.
+Highlighted = tuple[Sequence[Sequence[Highlight]], Timings]
+_UNLIT: Highlighted = ((), Timings())
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -53,14 +59,21 @@ class Options:
     exact: bool
     min_sequence: int
     highlight: bool
+    translate_to: str
 
 
 class SearchService(search_pb2_grpc.SearchServiceServicer):
     """Parse, resolve the queries to vectors, ask the collection, answer."""
 
     def __init__(
-        self, embedder: Embedder, store: Store, settings: Settings, executor: Executor
+        self,
+        embedder: Embedder,
+        store: Store,
+        settings: Settings,
+        executor: Executor,
+        translating: Translating | None = None,
     ) -> None:
+        self._translating = translating
         self._embedder = embedder
         self._store = store
         self._settings = settings
@@ -136,29 +149,39 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
     ) -> list[search_pb2.SearchResponse]:
         if not sought:
             return []
+        asked = options.wanted.k * len(sought)  # what is too much is refused before any work
+        plan = plan_from(options.translate_to, asked, self._translating)
         queries = [query_of(one, options) for one in sought]
         results = await in_thread(self._executor, collection.search_batch, queries)
         hits = [
             kept(result, one, options.wanted) for result, one in zip(results, sought, strict=True)
         ]
-        places = await asyncio.gather(
-            *(
-                self._highlights(collection, one, found, options, lane)
-                for one, found in zip(sought, hits, strict=True)
+        if options.highlight:
+            highlighted = await asyncio.gather(
+                *(
+                    self._highlights(collection, one, found, lane)
+                    for one, found in zip(sought, hits, strict=True)
+                )
             )
-        )
+        else:
+            highlighted = [_UNLIT] * len(hits)
         if sum(map(len, hits)) <= HITS_INLINE_MAX:
-            return _responses(results, hits, sought, options, places)
-        return await in_thread(self._executor, _responses, results, hits, sought, options, places)
+            responses = _responses(results, hits, sought, options, highlighted)
+        else:
+            responses = await in_thread(
+                self._executor, _responses, results, hits, sought, options, highlighted
+            )
+        if plan is not None and self._translating is not None:
+            await translate_hits(self._translating, plan, responses, hits, lane)
+        return responses
 
     async def _highlights(
         self,
         collection: Collection,
         sought: Sought,
         hits: Sequence[Hit],
-        options: Options,
         lane: Lane,
-    ) -> tuple[list[list[Highlight]], Timings]:
+    ) -> Highlighted:
         """Of each hit: passages near the query in meaning, then words of the query.
 
         There are passages only where the query's vector is one that the loaded model makes of
@@ -166,8 +189,6 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         """
         found: list[list[Highlight]] = [[] for _ in hits]
         timings = Timings()
-        if not options.highlight:
-            return found, timings
         texts = [hit.document.text if hit.document else "" for hit in hits]
         if sought.vector is not None and can_highlight(collection.spec, self._embedder):
             found, timings = await semantic_highlights(self._embedder, texts, sought.vector, lane)
@@ -207,6 +228,7 @@ def options_from(options: search_pb2.SearchOptions, queries: int, settings: Sett
         exact=options.exact,
         min_sequence=options.min_sequence,
         highlight=options.highlight,
+        translate_to=options.translate_to,
     )
 
 
@@ -229,7 +251,10 @@ def query_of(sought: Sought, options: Options) -> Query:
         k=wanted.k + (sought.excluded is not None),
         exact=options.exact,
         min_sequence=options.min_sequence,
-        with_documents=not wanted.ids_only or wanted.with_vectors or options.highlight,
+        with_documents=not wanted.ids_only
+        or wanted.with_vectors
+        or options.highlight
+        or bool(options.translate_to),
         with_vectors=wanted.with_vectors,
     )
 
@@ -249,11 +274,11 @@ def _responses(
     hits: Sequence[Sequence[Hit]],
     sought: Sequence[Sought],
     options: Options,
-    places: Sequence[tuple[list[list[Highlight]], Timings]],
+    highlighted: Sequence[Highlighted],
 ) -> list[search_pb2.SearchResponse]:
     return [
         response_to(result, found, one, options.wanted, highlights=highlights, highlighting=timings)
         for result, found, one, (highlights, timings) in zip(
-            results, hits, sought, places, strict=True
+            results, hits, sought, highlighted, strict=True
         )
     ]

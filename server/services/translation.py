@@ -17,14 +17,14 @@ from server.limits import check_count, check_texts, text_error
 from server.messages import fingerprint_to, lane_from
 from server.settings import Settings
 from server.streams import in_order
-from server.translating import TranslatedTexts, TranslatePlan, Translating
-from server.translations import sentence_to, translate_reply
-
-NO_TRANSLATION = "MODEL_HAS_NO_TRANSLATION"
-NO_TRANSLATION_PROBLEM = (
-    "the model that is served has no translator, and no other was given: serve a model with one, "
-    "or name one with --translation-model"
+from server.translating import (
+    NO_TRANSLATION,
+    NO_TRANSLATION_PROBLEM,
+    TranslatedTexts,
+    TranslatePlan,
+    Translating,
 )
+from server.translations import sentence_to, translate_reply
 
 DEFAULT_BEAMS = 4
 DEFAULT_LENGTH_PENALTY = 1.0

@@ -1,6 +1,7 @@
 """TranslationService against a small model that knows a few sentences by heart."""
 
 import asyncio
+import shutil
 import threading
 import time
 
@@ -12,6 +13,8 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
+from encoder.decoding import SessionStepper
+from encoder.manifest import read_manifest, write_manifest
 from polyseme.v1 import admin_pb2, translation_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -281,8 +284,6 @@ async def test_callers_share_batches_and_get_their_own_translations(translating)
 async def test_a_call_that_is_cancelled_in_mid_beam_leaves_no_work_running(
     serving, translating_directory, monkeypatch
 ):
-    from encoder.decoding import SessionStepper
-
     steps, begun = [], threading.Event()
     real = SessionStepper.step
 
@@ -314,8 +315,6 @@ async def await_anyway(call):
 
 
 async def test_a_deadline_ends_a_translation(serving, translating_directory, monkeypatch):
-    from encoder.decoding import SessionStepper
-
     real = SessionStepper.step
 
     def slow(self, tokens, parents):
@@ -331,12 +330,10 @@ async def test_a_deadline_ends_a_translation(serving, translating_directory, mon
 
 
 async def test_a_server_without_a_translator_says_so(serving, translating_directory, tmp_path):
-    import shutil
-
     plain = tmp_path / "plain"
     shutil.copytree(translating_directory, plain)
-    (plain / "translation" / "translation.json").unlink()
-    forget(plain, "translation/translation.json")
+    shutil.rmtree(plain / "translation")
+    write_manifest(plain, read_manifest(plain))
 
     async with serving(model=plain) as stubs:
         for call in (
@@ -350,17 +347,6 @@ async def test_a_server_without_a_translator_says_so(serving, translating_direct
         health = health_pb2_grpc.HealthStub(stubs.channel)
         asked = health_pb2.HealthCheckRequest(service="polyseme.v1.TranslationService")
         assert (await health.Check(asked)).status == health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-def forget(directory, file):
-    """Take a file out of the manifest."""
-    import json
-
-    manifest = directory / "polyseme.json"
-    content = json.loads(manifest.read_text())
-    content["files"].pop(file, None)
-    content["checksum"] = ""
-    manifest.write_text(json.dumps(content))
 
 
 async def test_limits_are_published(serving, translating_directory):

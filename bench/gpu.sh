@@ -15,25 +15,32 @@ model=${MODEL:-models/all-minilm-l6-v2}
 parcels=runs/lent/bench
 shelf=$parcels/shelf
 work=${WORK:-/tmp/lent/bench}
-# What such a machine was found to lack; torch, transformers and the like it has.
-packages="onnxruntime-gpu faiss-cpu grpcio grpcio-health-checking grpcio-reflection grpcio-status
-  googleapis-common-protos protobuf prometheus-client pydantic pydantic-core pydantic-settings
-  annotated-types typing-inspection typing-extensions python-dotenv starlette uvicorn"
+# Of what the server needs, what such a machine was found to have; the rest travels.
+there="numpy regex tokenizers huggingface-hub packaging click h11 anyio idna sniffio flatbuffers
+  sympy mpmath coloredlogs humanfriendly fsspec filelock pyyaml tqdm requests httpx hf-xet"
 
-version() { .venv/bin/python -c "import importlib.metadata as m; print(m.version('$1'))"; }
+packages() { # the rest, with what it needs in turn
+  .venv/bin/python - $there << 'END'
+import importlib.metadata as metadata, re, sys, tomllib
 
-unpacked() { # a package of the version that is installed here, for the machine there
-  local wheel=$parcels/wheels
-  .venv/bin/python -m pip download --quiet --no-deps --only-binary=:all: --dest "$wheel" \
-    --python-version "${PYTHON_THERE:-3.12}" --implementation cp \
-    $(printf -- '--platform manylinux_2_%s_x86_64 ' 34 31 28 27 26 24 17 12 5) \
-    --platform manylinux2014_x86_64 --platform manylinux1_x86_64 "$1==$(version "$1")"
+def name(text):
+    return re.match(r"[\w.-]+", text).group().lower().replace("_", "-")
+
+todo = [r for r in tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"]]
+seen = {*sys.argv[1:], "polyseme", "onnxruntime"}
+while todo:
+    package = name(todo.pop())
+    if package not in seen:
+        seen.add(package)
+        print(package)
+        todo += [r for r in metadata.requires(package) or () if "extra ==" not in r and "_platform ==" not in r and "python_version <" not in r]
+END
 }
 
 case ${1:-help} in
   pack)
-    rm -rf "$shelf" && mkdir -p "$shelf/site" "$parcels/wheels"
-    for package in $packages; do unpacked "$package"; done
+    rm -rf "$shelf" && mkdir -p "$shelf/site"
+    bash recipes/lent.sh wheels "$parcels/wheels" $(packages)
     for wheel in "$parcels"/wheels/*.whl; do unzip -q -o "$wheel" -d "$shelf/site"; done
     # TensorRT is another runtime, and the tools convert models: neither is asked for.
     rm -rf "$shelf"/site/onnxruntime/{tools,transformers,quantization,datasets} \

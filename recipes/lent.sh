@@ -13,7 +13,8 @@
 # A visit gives back one result into $OUT: what the last checkpoint has, then the pretrained model,
 # then the one with sentence vectors. If `pack` finds the repository too large, move models/ aside.
 # RECIPE, TEXT, TEACHER, MINUTES (of training, from the first visit), WAIT_S (of one visit), WORK
-# (a folder there that outlives a call), PYTHON and OPTIONS (of pretrain) may be set.
+# (a folder there that outlives a call), PYTHON, OPTIONS (of pretrain) and PYTHON_THERE (the other
+# machine's version, "3.12") may be set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 name=$(basename "${RECIPE:-recipes/polyseme-m.toml}" .toml)
@@ -28,12 +29,33 @@ there() { # the machine's Python, with the packages that it lacked
   PYTHONPATH=$work/site:. "${PYTHON:-python3}" -m encoder.training.lent "$@"
 }
 
+# What such a machine was found to lack of what training imports; torch and the like it has.
+packages="pydantic pydantic-core pydantic-settings annotated-types typing-inspection
+  typing-extensions python-dotenv"
+
+wheels() { # FOLDER PACKAGE...: in the versions installed here, for the other machine's Python
+  local folder=$1 package
+  shift
+  mkdir -p "$folder"
+  for package in "$@"; do
+    .venv/bin/python -m pip download --quiet --no-deps --only-binary=:all: --dest "$folder" \
+      --python-version "${PYTHON_THERE:-3.12}" --implementation cp \
+      $(printf -- '--platform manylinux_2_%s_x86_64 ' 34 31 28 27 26 24 17 12 5) \
+      --platform manylinux2014_x86_64 --platform manylinux1_x86_64 \
+      "$package==$(.venv/bin/python -c "import importlib.metadata as m; print(m.version('$package'))")"
+  done
+}
+
 case ${1:-help} in
+  wheels)
+    wheels "${@:2}"
+    ;;
   pack)
     wheels=runs/lent/wheels
+    [ -d $wheels ] || wheels $wheels $packages
     here pack --recipe "${RECIPE:-recipes/polyseme-m.toml}" --text "${TEXT:?folder of text}" \
       --cache "${CACHE:-runs/cache}" --teacher "${TEACHER:-models/all-minilm-l6-v2}" \
-      --out "$parcels" $([ -d $wheels ] && echo --wheels $wheels)
+      --out "$parcels" --wheels $wheels
     ;;
   receive)
     there receive "$parcels/$2" "$work" ${3:+--last}

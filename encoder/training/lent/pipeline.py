@@ -27,6 +27,8 @@ TEACHER = "teacher"
 PRETRAINED, SENTENCES, LATEST = "pretrained", "sentences", "latest"  # results
 PACE = re.compile(r"steps: [\d,]+ of ([\d,]+) tokens .*?([\d,]+) tokens/s")
 COMMAND = "encoder.training.command"
+COMPILED = "--compiled"
+CHECKPOINT_S_MAX = 150.0  # between two: each takes a second or two
 
 
 class PartFailed(RuntimeError):
@@ -50,10 +52,10 @@ class Pipeline:
     def run(self) -> None:
         """Do what is not done yet. Raises PartFailed."""
         vectors = None
-        for _ in range(ATTEMPTS_MAX):
+        for attempt in range(ATTEMPTS_MAX):
             if self.pretrained.exists():
                 break
-            process = self._start("pretrain", *self._pretraining())
+            process = self._start("pretrain", *self._pretraining(attempt))
             while process.poll() is None:
                 time.sleep(POLL_S)
                 if vectors is None and self.vectors_ahead and self._teacher_is_here():
@@ -80,14 +82,18 @@ class Pipeline:
         """The model directory of the second part."""
         return self.work / "runs" / SENTENCES / "model"
 
-    def _pretraining(self) -> list[str]:
+    def _pretraining(self, attempt: int) -> list[str]:
         out = self.pretrained.parent
         seconds = max(1.0, self.plan.pretraining_s(time.time()))
-        resume = ["--resume"] if (out / "checkpoint.pt").exists() else []
+        often = min(CHECKPOINT_S_MAX, seconds / 4)
+        begun = (out / "checkpoint.pt").exists()
+        options = list(self.options)
+        if attempt and not begun and COMPILED in options:
+            options.remove(COMPILED)  # what ended the first attempt before its first minutes
         return [
-            *("--out", str(out), "--seconds", f"{seconds:.0f}", "--checkpoint-s", "60"),
-            *self.options,
-            *resume,
+            *("--out", str(out), "--seconds", f"{seconds:.0f}", "--checkpoint-s", f"{often:.0f}"),
+            *options,
+            *(["--resume"] if begun else []),
         ]
 
     def _teacher_is_here(self) -> bool:

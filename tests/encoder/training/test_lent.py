@@ -24,6 +24,7 @@ from encoder.training.lent.parcels import (
     receive,
     write_parcel,
 )
+from encoder.training.lent.pipeline import Pipeline
 from encoder.training.lent.plan import MARGIN_S, Plan, load_plan, save_plan
 from encoder.training.lent.results import PART_BYTES, collect, give
 
@@ -143,6 +144,21 @@ def test_a_plan_is_kept_and_leaves_time_for_both_parts(tmp_path):
 def test_too_few_minutes_are_refused():
     with pytest.raises(ValueError, match="too few"):
         Plan.of(0.0, minutes=0.5, sentences_share=0.25)
+
+
+def test_a_second_attempt_at_a_run_that_never_began_is_not_compiled(tmp_path):
+    plan = Plan.of(time.time(), minutes=10.0, sentences_share=0.25)
+    pipeline = Pipeline(tmp_path, plan, ["--compiled", "--threads", "1"])
+
+    first, second = pipeline._pretraining(0), pipeline._pretraining(1)
+    pipeline.pretrained.parent.mkdir(parents=True)
+    (pipeline.pretrained.parent / "checkpoint.pt").touch()
+    third = pipeline._pretraining(1)
+
+    assert "--compiled" in first
+    assert "--compiled" not in second
+    assert "--threads" in second
+    assert {"--compiled", "--resume"} <= set(third)
 
 
 RECIPE = """
@@ -323,7 +339,8 @@ def test_a_recipe_is_trained_there_and_comes_back_whole_after_a_kill(parcels, tm
     machine = Machine(tmp_path / "there", tmp_path / "home")
     first, second = parcels
 
-    machine.call("bash recipes/lent.sh receive 1 && WAIT_S=1 bash recipes/lent.sh visit", carry=first)
+    begin = "bash recipes/lent.sh receive 1 && WAIT_S=1 bash recipes/lent.sh visit"
+    machine.call(begin, carry=first)
     pipeline = int((machine.work / "pid").read_text())
     checkpoint = machine.work / "runs" / "pretrained" / "checkpoint.pt"
     given = wait_for_checkpoint_or_end(checkpoint, machine)

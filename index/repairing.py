@@ -30,8 +30,8 @@ class Repair:
     """What a repair did."""
 
     kept_documents: int = 0
-    # Ids, or row numbers where the id is lost too, or the numbers of writes.
-    lost: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)  # ids, or row numbers where the id is lost too
+    lost_writes: range = range(0)  # sequences of acknowledged writes that no file knows any more
     salvaged: bool = False  # the database was written anew
 
 
@@ -99,7 +99,7 @@ def salvage(path: Path, target: Path, spec: CollectionSpec, seal: Seal | None = 
         sequence = int(meta.get("sequence", 0))
         if seal is not None and seal.sequence > sequence:
             if "sequence" in meta:
-                repair.lost.append(f"what writes {sequence + 1} to {seal.sequence} did")
+                repair.lost_writes = range(sequence + 1, seal.sequence + 1)
             sequence = seal.sequence  # which never goes back
         _copy_rows(reader, rows, target, repair, sequence)
     finally:

@@ -1,15 +1,24 @@
 """A collection against a dict and brute force, over random histories."""
 
+import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
-from index.documents import Document, Query, SearchMode
+from index.documents import Document, Query, SearchMode, WriteMode
+from index.errors import DocumentExists, DocumentNotFound
 from index.filter import Equal, Range
 from index.settings import StoreSettings
 from index.spec import CollectionSpec
@@ -46,11 +55,14 @@ class CollectionMachine(RuleBasedStateMachine):
         self.settings = StoreSettings(
             exact_vectors_max=30, flat_vectors_max=15, scan_vectors_max=60, disk_free_bytes_min=0
         )
-        self.store = Store.open(self.directory / "data", self.settings)
+        self.data = self.directory / "data"
+        self.store = Store.open(self.data, self.settings)
         self.name = "c"
         self.collection = self.store.create(CollectionSpec(name="c", dimensions=WIDTH))
         self.model = {}
         self.made = 0
+        self.requests = []
+        self.saved = []
 
     def teardown(self):
         self.store.close()
@@ -73,6 +85,46 @@ class CollectionMachine(RuleBasedStateMachine):
         assert written.updated == len(new.keys() & self.model.keys())
         assert written.inserted == len(new) - written.updated
         self.model |= new
+
+    @rule(numbers=st.sets(st.integers(0, 99), min_size=1, max_size=40), seed=st.integers(0, 999))
+    def upsert_with_request_id(self, numbers, seed):
+        documents = [self.document(number, seed + number) for number in sorted(numbers)]
+        request_id = f"r{len(self.requests)}"
+
+        written = self.collection.upsert(documents, request_id=request_id)
+
+        assert not written.replayed
+        self.requests.append((documents, request_id, written))
+        self.model |= {document.id: document for document in documents}
+
+    @precondition(lambda self: self.requests)
+    @rule(which=st.integers(0, 99))
+    def ask_again(self, which):
+        """Whatever came in between: a retry changes nothing and gets the first answer."""
+        documents, request_id, first = self.requests[which % len(self.requests)]
+
+        again = self.collection.upsert(documents, request_id=request_id)
+
+        assert again == dataclasses.replace(first, replayed=True)
+
+    @rule(number=st.integers(0, 99), seed=st.integers(0, 999), mode=st.sampled_from(WriteMode))
+    def write_by_mode(self, number, seed, mode):
+        document = self.document(number, seed)
+        exists = document.id in self.model
+        refused = {WriteMode.INSERT: exists, WriteMode.UPDATE: not exists}.get(mode, False)
+        if refused:
+            with pytest.raises((DocumentExists, DocumentNotFound)):
+                self.collection.upsert([document], mode=mode)
+            return
+
+        written = self.collection.upsert([document], mode=mode)
+
+        self.model[document.id] = document
+        found = self.collection.search(
+            Query(vector=document.vector, k=100, exact=True, min_sequence=written.sequence)
+        )
+        assert found.sequence >= written.sequence
+        assert document.id in {hit.id for hit in found.hits}
 
     @rule(numbers=st.sets(st.integers(0, 99), min_size=1, max_size=20))
     def delete(self, numbers):
@@ -110,11 +162,28 @@ class CollectionMachine(RuleBasedStateMachine):
 
     @rule()
     def restart(self):
-        before = self.exact_answers()
+        """The segments are read again, so the approximate answers are the same too."""
+        self.collection.wait_for_builds()
+        before, likely = self.exact_answers(), self.answers(exact=False)
 
         self.store.close()
-        self.store = Store.open(self.directory / "data", self.settings)
-        self.collection = self.store.collection(self.name)
+        self.reopen()
+
+        assert self.exact_answers() == before
+        assert self.answers(exact=False) == likely
+
+    @rule()
+    def crash(self):
+        """As after kill -9: what is on the disk is opened elsewhere, with its write-ahead log."""
+        self.collection.wait_for_builds()
+        before = self.exact_answers()
+        self.made += 1
+        copy = self.directory / f"crashed{self.made}"
+        shutil.copytree(self.data, copy)
+
+        self.store.close()
+        self.data = copy
+        self.reopen()
 
         assert self.exact_answers() == before
 
@@ -124,10 +193,31 @@ class CollectionMachine(RuleBasedStateMachine):
 
         self.store.close()
         shutil.rmtree(self.collection.directory / "segments")
-        self.store = Store.open(self.directory / "data", self.settings)
-        self.collection = self.store.collection(self.name)
+        self.reopen()
 
         assert self.exact_answers() == before
+
+    def reopen(self):
+        self.store = Store.open(self.data, self.settings)
+        self.collection = self.store.collection(self.name)
+
+    @rule()
+    def save(self):
+        self.made += 1
+        snapshot = self.collection.snapshot(self.directory / f"saved{self.made}")
+        self.saved.append((snapshot.path, dict(self.model), list(self.requests)))
+
+    @precondition(lambda self: self.saved)
+    @rule(which=st.integers(0, 99))
+    def go_back(self, which):
+        """A snapshot of any earlier moment takes the collection's place."""
+        path, self.model, self.requests = self.saved[which % len(self.saved)]
+        self.model, self.requests = dict(self.model), list(self.requests)
+        self.made += 1
+
+        self.store.delete(self.name)
+        self.name = f"c{self.made}"
+        self.collection = self.store.restore(path, self.name)
 
     @rule()
     def move_by_snapshot(self):
@@ -198,10 +288,20 @@ class CollectionMachine(RuleBasedStateMachine):
             expected = self.model[document.id]
             assert (document.text, document.metadata) == (expected.text, expected.metadata)
 
+    @invariant()
+    def is_sound(self):
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps % 7 == 0:  # it reads everything
+            self.collection.wait_for_builds()
+            assert self.collection.check() == []
+
     def exact_answers(self):
+        return self.answers(exact=True)
+
+    def answers(self, *, exact):
         vectors = [self.document(0, seed).vector for seed in range(3)]
         queries = [
-            Query(vector=vector, k=k, exact=True, with_documents=False)
+            Query(vector=vector, k=k, exact=exact, with_documents=False)
             for vector in vectors
             for k in (1, 10)
         ]
@@ -210,3 +310,9 @@ class CollectionMachine(RuleBasedStateMachine):
 
 TestCollectionMachine = CollectionMachine.TestCase
 TestCollectionMachine.settings = examples(max_examples=12, stateful_step_count=20, deadline=None)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+class TestLongHistories(CollectionMachine.TestCase):
+    settings = examples(max_examples=100, stateful_step_count=60, deadline=None)

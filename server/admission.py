@@ -12,8 +12,9 @@ from server.scopes import scope_of
 class Admission:
     """The door. It opens when the model is loaded and closes when the server goes home."""
 
-    def __init__(self, *, calls_max: int, keys: ApiKeys | None = None) -> None:
+    def __init__(self, *, calls_max: int, streams_max: int, keys: ApiKeys | None = None) -> None:
         self._calls_max = calls_max
+        self._streams_max = streams_max
         self._keys = keys
         self._buckets = {
             key.name: Bucket(key.name, key.tokens_per_s)
@@ -22,7 +23,8 @@ class Admission:
         }
         self._idle = asyncio.Event()
         self._idle.set()
-        self.running = 0
+        self._streams: set[asyncio.Future[None]] = set()  # of each open one: the end of its input
+        self.running = 0  # streams included
         self.ready = False
         self.draining = False
 
@@ -50,6 +52,34 @@ class Admission:
 
         Raises ScopeMissing, Draining, NotReady or TooManyCalls, and then counts nothing.
         """
+        self._check(method, key, self.running - len(self._streams), self._calls_max)
+        self._begin()
+
+    def enter_stream(self, method: str, key: Key | None) -> "asyncio.Future[None]":
+        """The same for a stream of requests, of which many may be open and silent: they have a
+        limit of their own. What it gives is done when no more of its requests shall be read."""
+        self._check(method, key, len(self._streams), self._streams_max)
+        self._begin()
+        closed = asyncio.get_running_loop().create_future()
+        self._streams.add(closed)
+        return closed
+
+    def drain(self) -> None:
+        """Let nobody in any more, and read nothing more from those who are in."""
+        self.draining = True
+        for closed in self._streams:
+            if not closed.done():
+                closed.set_result(None)
+
+    def leave(self, closed: "asyncio.Future[None] | None" = None) -> None:
+        """A call that entered has ended; `closed` is what `enter_stream` gave."""
+        if closed is not None:
+            self._streams.discard(closed)
+        self.running -= 1
+        if self.running == 0:
+            self._idle.set()
+
+    def _check(self, method: str, key: Key | None, running: int, limit: int) -> None:
         needed = scope_of(method)
         if key is not None and needed not in key.scopes:
             raise ScopeMissing(key.name, needed, ",".join(sorted(key.scopes)))
@@ -57,16 +87,12 @@ class Admission:
             raise Draining()
         if not self.ready:
             raise NotReady()
-        if self.running >= self._calls_max:
-            raise TooManyCalls(self._calls_max)
+        if running >= limit:
+            raise TooManyCalls(limit)
+
+    def _begin(self) -> None:
         self.running += 1
         self._idle.clear()
-
-    def leave(self) -> None:
-        """A call that entered has ended."""
-        self.running -= 1
-        if self.running == 0:
-            self._idle.set()
 
     async def idle(self, timeout_s: float) -> None:
         """Wait until no call is running, but not longer than `timeout_s`."""

@@ -110,7 +110,9 @@ class Application:
         self._settings = settings
         self._metrics = Metrics()
         keys = ApiKeys.read(settings.api_keys) if settings.api_keys else None
-        self._admission = Admission(calls_max=settings.calls_max, keys=keys)
+        self._admission = Admission(
+            calls_max=settings.calls_max, streams_max=settings.streams_max, keys=keys
+        )
         self._routes = Routes(
             SERVICES, Interceptor(self._admission, self._metrics, settings.message_bytes_max)
         )
@@ -170,7 +172,7 @@ class Application:
 
     def drain(self, grace_s: float) -> None:
         """Refuse new calls from now on, and ask for `stop`."""
-        self._admission.draining = True
+        self._admission.drain()
         self.grace_s = grace_s
         task = asyncio.get_running_loop().create_task(self._health.set(serving=False))
         self._tasks.add(task)  # the loop alone would let it be collected
@@ -302,7 +304,7 @@ def grpc_options(settings: Settings) -> list[tuple[str, int]]:
         # Our own check of outgoing messages speaks before gRPC's; 1 KiB is for its framing.
         ("grpc.max_receive_message_length", settings.message_bytes_max),
         ("grpc.max_send_message_length", settings.message_bytes_max + 1024),
-        ("grpc.max_concurrent_streams", settings.calls_max),
+        ("grpc.max_concurrent_streams", settings.calls_max + settings.streams_max),
         ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_S * 1000 // 3),
         ("grpc.keepalive_permit_without_calls", 1),

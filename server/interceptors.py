@@ -19,6 +19,7 @@ from server.call import Call, enter
 from server.errors import (
     Answer,
     DeadlinePassed,
+    Draining,
     MalformedMessage,
     RateExceeded,
     ReplyTooLarge,
@@ -44,6 +45,7 @@ AUDITED = (RateExceeded, ScopeMissing, Unauthenticated)
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Parse = Callable[[bytes], Message]
+Closed: TypeAlias = "asyncio.Future[None]"
 
 
 class Interceptor:
@@ -95,7 +97,7 @@ class Interceptor:
         async def call_stream(data: Any, context: Context) -> AsyncIterator[bytes]:
             running = _Running(self, method, context)
             try:
-                running.begin()
+                running.begin(streaming=handler.request_streaming)
                 if handler.request_streaming:
                     request: Any = running.paced(parse, data)
                 else:
@@ -122,12 +124,16 @@ class Interceptor:
         key = self._admission.identify(context.invocation_metadata() or ())
         return key, self._admission.bucket_of(key)
 
-    def admit(self, method: str, key: Key | None) -> None:
+    def admit(self, method: str, key: Key | None, streaming: bool) -> Closed | None:
+        if streaming:
+            return self._admission.enter_stream(method, key)
         self._admission.enter(method, key)
+        return None
 
-    def ended(self, admitted: bool, method: str, code: StatusCode, seconds: float) -> None:
-        if admitted:
-            self._admission.leave()
+    def leave(self, closed: Closed | None) -> None:
+        self._admission.leave(closed)
+
+    def ended(self, method: str, code: StatusCode, seconds: float) -> None:
         self._metrics.call_ended(method, code.name, seconds)
 
 
@@ -141,11 +147,12 @@ class _Running:
         self._peer = context.peer()  # not later: gRPC frees a cancelled call, and then crashes
         self._call = Call(method, _request_id(self._metadata))
         self._admitted = False
+        self._closed: Closed | None = None  # of a stream: done when no more shall be read
         self._code = StatusCode.OK
         self._reason = ""
         self._caller = ""
 
-    def begin(self) -> None:
+    def begin(self, *, streaming: bool = False) -> None:
         """Raises what admission raises, and DeadlinePassed for a call that comes too late."""
         self._context.set_trailing_metadata(((REQUEST_ID, self._call.request_id),))
         remaining_s = self._context.time_remaining()
@@ -154,7 +161,7 @@ class _Running:
         enter(self._call)
         key, bucket = self._interceptor.identify(self._context)
         self._caller = key.name if key else ""
-        self._interceptor.admit(self._call.method, key)
+        self._closed = self._interceptor.admit(self._call.method, key, streaming)
         self._admitted = True
         if bucket is not None:
             self._call.charged = bucket.enter()
@@ -163,12 +170,30 @@ class _Running:
             raise DeadlinePassed({"transport": 0.0})
 
     async def paced(self, parse: Parse, messages: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-        """The messages of a stream, each as soon as those before it are paid for."""
+        """The messages of a stream, each as soon as those before it are paid for.
+
+        Raises Draining when the server goes home: what was read is answered, and no more is.
+        """
         self._call.paced = True
-        async for message in messages:
+        while True:
+            try:
+                message = await self._next(messages)
+            except StopAsyncIteration:
+                return
             while (bucket := self._call.bucket) is not None and (debt_s := bucket.debt_s()) > 0:
                 await asyncio.sleep(debt_s)
             yield _parsed(parse, message)
+
+    async def _next(self, messages: AsyncIterator[bytes]) -> bytes:
+        assert self._closed is not None
+        reading = asyncio.ensure_future(anext(messages))
+        try:
+            await asyncio.wait((reading, self._closed), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+        finally:
+            reading.cancel()
+        raise Draining()
 
     def cancelled(self) -> None:
         """gRPC cancels the handler both when the caller does and when its deadline passes."""
@@ -201,7 +226,9 @@ class _Running:
 
     def end(self) -> None:
         seconds = self._call.elapsed_s()
-        self._interceptor.ended(self._admitted, self._call.method, self._code, seconds)
+        if self._admitted:
+            self._interceptor.leave(self._closed)
+        self._interceptor.ended(self._call.method, self._code, seconds)
         if calls_log.isEnabledFor(logging.INFO):
             # After this step of the loop: the answer leaves first.
             asyncio.get_running_loop().call_soon(self._write, seconds)

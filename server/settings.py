@@ -165,6 +165,11 @@ class Settings(BaseSettings):
     calls_max: PositiveInt = Field(
         default=1024, description="calls running before new ones get RESOURCE_EXHAUSTED"
     )
+    streams_max: PositiveInt = Field(
+        default=8192,
+        description="streams of requests open, which may be silent, before new ones get "
+        "RESOURCE_EXHAUSTED",
+    )
     stream_requests_max: PositiveInt = Field(
         default=4, description="messages of one stream worked on at a time; then it waits"
     )

@@ -125,18 +125,19 @@ async def test_a_call_that_would_be_too_late_is_told_so_at_once(serving):
     assert detail(error, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() > 300
 
 
-async def test_more_calls_than_the_limit_are_refused(serving):
-    # gRPC itself keeps one connection to so many calls; a second connection brings more.
+async def test_more_streams_than_the_limit_are_refused(serving):
+    # gRPC itself keeps one connection to so many; a second connection brings more.
     own_connection = [("grpc.use_local_subchannel_pool", 1)]
     async with (
-        serving(calls_max=1) as small,
+        serving(calls_max=1, streams_max=1) as small,
         grpc.aio.insecure_channel(f"127.0.0.1:{small.port}", options=own_connection) as second,
     ):
         requests = _one_then_silence()
         open_stream = small.encoder.EmbedStream(requests)
         await open_stream.read()
 
-        error = await refused(encoder_pb2_grpc.EncoderServiceStub(second).Embed(Request()))
+        other = encoder_pb2_grpc.EncoderServiceStub(second).EmbedStream(_one_then_silence())
+        error = await refused(other.read())
         open_stream.cancel()
 
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -374,6 +375,40 @@ async def test_draining_refuses_new_calls_and_finishes_the_running_ones(serving)
         assert reason(error) == "DRAINING"
         assert detail(error, error_details_pb2.RetryInfo)
         assert len((await slow).embeddings) == 10
+
+
+@pytest.mark.parametrize("messages", [0, 3])
+async def test_draining_answers_what_a_stream_has_sent_and_sends_it_elsewhere(serving, messages):
+    request = encoder_pb2.EmbedStreamRequest(request=Request(inputs=[LONG] * 2))
+    async with serving(batch_tokens_max=256, shutdown_grace_s=30.0) as leaving:
+        stream = leaving.encoder.EmbedStream()
+        for _ in range(messages):
+            await stream.write(request)
+        replies = [await stream.read() for _ in range(min(messages, 1))]
+        await stream.wait_for_connection()
+        await asyncio.sleep(0.1)
+        began = asyncio.get_running_loop().time()
+
+        await leaving.admin.Drain(admin_pb2.DrainRequest())
+
+        replies += [await stream.read() for _ in range(messages - len(replies))]
+        ending = await refused(stream.read())
+        assert ending.code() is grpc.StatusCode.UNAVAILABLE
+        assert reason(ending) == "DRAINING"
+        assert detail(ending, error_details_pb2.RetryInfo)
+    assert asyncio.get_running_loop().time() - began < 15  # the grace period is 30 s
+
+
+async def test_silent_streams_take_no_room_from_calls(serving):
+    async with serving(calls_max=2, streams_max=20) as small:
+        streams = [small.encoder.EmbedStream() for _ in range(20)]
+        await asyncio.gather(*(stream.wait_for_connection() for stream in streams))
+        await asyncio.sleep(0.1)
+        assert await small.encoder.Embed(Request(inputs=["still served"]))
+        further = small.encoder.EmbedStream()
+        assert await ended(further) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        for stream in streams:
+            stream.cancel()
 
 
 async def test_what_outlasts_the_grace_period_is_cut_off(settings_with):

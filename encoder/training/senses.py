@@ -22,9 +22,6 @@ from encoder.sense_space import beside, write_space
 from encoder.training.uses import Uses, find_uses, text_files
 from encoder.whitening import Whitening
 
-# By the fourth root of what varies instead of the square root, which blows up directions that say
-# little. Plain text cannot tell the two apart; CoarseWSD-20 with MiniLM did, see docs/model.md.
-STRENGTH = 0.5
 NAMES_MAX = 8  # of files, in the record
 
 
@@ -52,11 +49,13 @@ def fit_senses(
     *,
     words_max: int,
     pairs_max: int,
+    strength: float,
     seed: int,
     precision: Precision,
 ) -> Fitted:
     """Choose layers and fit a whitening on the text below `text`, and write both into the model.
 
+    strength: of the whitening, 0 to 1
     An earlier file is replaced. Raises ModelNotFound, ModelDamaged, PrecisionMissing and
     CorpusInvalid.
     """
@@ -69,11 +68,13 @@ def fit_senses(
         "text": _names(text_files(text)),
         "words": str(len(uses)),
         "uses": str(len(rows)),
+        "strength": f"{strength:g}",
         "seed": str(seed),
         "precision": str(precision),
         "nearer_in_document": f"{judged[0].nearer:.4f}",
     }
-    write_space(directory, judged[0].layers, whitening_of(rows, groups_of(uses)), origin)
+    whitening = whitening_of(rows, groups_of(uses), strength)
+    write_space(directory, judged[0].layers, whitening, origin)
     write_manifest(directory, read_manifest(directory))
     return Fitted(judged, len(uses), len(rows))
 
@@ -106,10 +107,10 @@ def nearer_in_document(rows: Matrix) -> float:
     return float(nearer[others].mean())
 
 
-def whitening_of(rows: Matrix, groups: Sequence[slice]) -> Whitening:
+def whitening_of(rows: Matrix, groups: Sequence[slice], strength: float) -> Whitening:
     """Evens out what varies between two uses of a word in one document; words centred on zero."""
     starts = [start for group in groups for start in range(group.start, group.stop, 2)]
-    whitening = Whitening.fit([rows[start : start + 2] for start in starts], strength=STRENGTH)
+    whitening = Whitening.fit([rows[start : start + 2] for start in starts], strength=strength)
     mean = np.mean([rows[group].mean(axis=0) for group in groups], axis=0)
     return Whitening(mean, whitening.matrix)
 

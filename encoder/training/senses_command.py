@@ -9,6 +9,10 @@ from pydantic_settings import CliPositionalArg
 
 from encoder.manifest import ModelDamaged, Precision
 
+# Whole, a whitening blows up directions that say little. Plain text cannot tell how far to go;
+# docs/senses.md has what CoarseWSD-20 says of MiniLM.
+STRENGTH = 0.25
+
 
 class Senses(BaseModel):
     """Fit how a model tells word senses: which layers, and a whitening, from plain text.
@@ -28,6 +32,12 @@ class Senses(BaseModel):
     )
     words: PositiveInt = Field(default=400, description="words to learn from, at most")
     documents: PositiveInt = Field(default=16, description="documents of each word, at most")
+    strength: float = Field(
+        default=STRENGTH,
+        ge=0,
+        le=1,
+        description="how far the whitening goes: 1 evens out wholly, 0 only centres",
+    )
     seed: NonNegativeInt = Field(default=0, description="of the choice of words and documents")
     precision: Literal["fp32", "fp16", "int8"] = Field(
         default="int8", description="the graphs that embed the text"
@@ -46,6 +56,7 @@ class Senses(BaseModel):
                 self.text,
                 words_max=self.words,
                 pairs_max=self.documents,
+                strength=self.strength,
                 seed=self.seed,
                 precision=Precision(self.precision),
             )

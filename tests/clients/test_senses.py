@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyseme import (
@@ -24,8 +24,18 @@ from polyseme.cli.senses import LineInvalid, read_labelled, unmarked
 from polyseme.errors import PolysemeError
 
 SAMPLE = Path(__file__).parents[2] / "clients" / "samples" / "senses.tsv"
-FRUIT = ["Apple was juicy and sweet", "She peeled an apple", "The apple fell from the tree"]
-FIRM = ["Apple stock crashed today", "Apple announced a phone", "They sold their Apple shares"]
+FRUIT = [
+    "Apple was juicy and sweet",
+    "She peeled an apple",
+    "The apple fell from the tree",
+    "Apple pie",
+]
+FIRM = [
+    "Apple stock crashed today",
+    "Apple announced a phone",
+    "They sold their Apple shares",
+    "Apple hires",
+]
 APPLES = [*((text, "fruit") for text in FRUIT), *((text, "firm") for text in FIRM)]
 
 
@@ -57,9 +67,9 @@ def test_an_inventory_says_what_was_learnt_and_keeps_it_in_a_file(client, invent
     (word,) = inventory.words
 
     assert word.word == "apple"
-    assert [(sense.name, sense.examples) for sense in word.senses] == [("firm", 3), ("fruit", 3)]
+    assert [(sense.name, sense.examples) for sense in word.senses] == [("firm", 4), ("fruit", 4)]
     assert word.calibrated
-    assert 0 < word.checked_right <= word.checked == 6
+    assert 0 < word.checked_right <= word.checked == 8
     assert inventory.fingerprint == client.info().model.sense_fingerprint
     inventory.save(tmp_path / "apple.senses")
     assert SenseInventory.load(tmp_path / "apple.senses") == inventory
@@ -238,6 +248,7 @@ def test_a_text_without_a_known_word_is_reported_and_the_others_are_told(
 words = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=8)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(words, words, words, words), min_size=1, max_size=5))
 def test_marks_are_taken_out_and_their_place_is_the_words(rows):
     lines = [f"{word}\t{sense}\t{before} [[{word}s]] {word}" for word, sense, before, _ in rows]

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.covariance import ledoit_wolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -27,6 +27,7 @@ def two_senses(n: int, width: int, seed: int = 0, apart: float = 1.0):
     return vectors, senses
 
 
+@settings(deadline=None)
 @given(sizes)
 def test_the_shrinkage_is_scikit_learns_ledoit_wolf(size):
     n, width, seed = size
@@ -117,6 +118,7 @@ def test_no_examples_are_refused():
         discriminant(np.empty((0, 3)), np.empty(0, dtype=np.int64))
 
 
+@settings(deadline=None)
 @given(
     n=st.integers(4, 40),
     width=st.integers(2, 50),

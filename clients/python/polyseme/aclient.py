@@ -438,7 +438,7 @@ class AsyncClient:
             )
 
         examples: `SenseExample`s, or (text, sense) of `word`. Two senses or more of each word,
-                  of each one sentence or more: three do much better, and from two of each sense
+                  of each one sentence or more: three do much better, and from four of each sense
                   on the probabilities are calibrated.
         word:     of examples that do not name theirs. Its first occurrence counts, case ignored;
                   another form (`apples`) wants an example with a target, and is known from then.

@@ -66,13 +66,13 @@ class WordSenses:
 
     word: str
     senses: tuple[Sense, ...]  # in the order of their names
-    checked: int  # examples left out one at a time and classified by the others; 0: too few
+    checked: int  # examples left out in turn and told by the others, of senses with four or more
     checked_right: int  # of those, how many were given their own sense
     forms: tuple[str, ...] = ()  # its other spellings in the examples, such as `apples`
 
     @property
     def calibrated(self) -> bool:
-        """Whether probabilities are meant as frequencies; otherwise they order senses."""
+        """Whether probabilities are meant as frequencies; otherwise they are too modest."""
         return self.checked > 0
 
 

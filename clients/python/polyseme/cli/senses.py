@@ -56,9 +56,9 @@ def fit(
     yours; a file may hold several words. The first occurrence of the word counts, case ignored;
     mark another, or an inflected form, [[like this]]. Lines that begin with # are skipped.
 
-    Each example is left out in turn and told by the others: if few of them are told right, the
-    sentences do not show what you see in them. The inventory is a JSON file, and yours: the server
-    keeps nothing. It works with servers of the same model alone.
+    With four examples of a sense or more, each is left out in turn and told by the others: if few
+    are told right, the sentences do not show what you see in them. The inventory is a JSON file,
+    and yours: the server keeps nothing. It works with servers of the same model alone.
 
     Example: polyseme senses fit clients/samples/senses.tsv -o senses.json
 

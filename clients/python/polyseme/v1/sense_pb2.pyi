@@ -144,8 +144,8 @@ class WordSenses(_message.Message):
     temperature: _builtins.float
     """Above 0."""
     checked: _builtins.int
-    """Examples that were left out, one at a time, and classified by the others; the temperature comes
-    from their scores. 0: too few to do so; probabilities then order senses, and are no frequencies.
+    """Examples that were left out, one at a time, and classified by the others, of senses with four or
+    more. 0: none has so many; probabilities then are too modest.
     """
     checked_right: _builtins.int
     """How many of those were given their own sense."""

@@ -159,8 +159,8 @@ def start_process(model_directory):
     """`start_process(directory, *arguments)`: one after the other on the same directory."""
     started = []
 
-    def start(directory, *arguments):
-        started.append(ServerProcess(model_directory, directory, *arguments))
+    def start(directory, *arguments, model=model_directory):
+        started.append(ServerProcess(model, directory, *arguments))
         return started[-1]
 
     yield start

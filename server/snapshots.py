@@ -7,13 +7,14 @@ snapshots/<collection>/.<time>                one that is being made
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
 from grpc import StatusCode
 
 from index.collection import Collection
-from index.files import sync_directory
+from index.files import sync_directory, translated
 from index.snapshots import Snapshot
 from server.errors import Answer, CallRefused, RequestInvalid, resource_info, row
 
@@ -42,23 +43,31 @@ class Snapshots:
 
     def __init__(self, data: Path) -> None:
         self._home = data / "snapshots"
+        for left in self._home.glob("*/.*"):  # by a process that died
+            shutil.rmtree(left, ignore_errors=True)
 
     def create(self, collection: Collection) -> tuple[str, Snapshot, int]:
         """A snapshot's name, what is in it, how many documents it has. Durable on return.
 
         The name tells the sequence, which is known when the copy is finished. Beside a busy
-        writer the number of documents may be that of a moment later. Raises DiskFull.
+        writer the number of documents may be that of a moment later. Raises DiskFull,
+        StorageFailed.
         """
         before = collection.statistics()
         time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         directory = self._home / collection.name
-        directory.mkdir(parents=True, exist_ok=True)
         temporary = directory / f".{time}"
-        snapshot = collection.snapshot(temporary)
-        final = directory / f"{time}-{snapshot.sequence}"
-        temporary.rename(final)
-        for changed in (directory, self._home, self._home.parent):
-            sync_directory(changed)
+        try:
+            with translated(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+                snapshot = collection.snapshot(temporary)
+                final = directory / f"{time}-{snapshot.sequence}"
+                temporary.rename(final)
+                for changed in (directory, self._home, self._home.parent):
+                    sync_directory(changed)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         after = collection.statistics()
         counted = before if before.sequence == snapshot.sequence else after
         return f"{collection.name}/{final.name}", snapshot, counted.documents

@@ -23,7 +23,7 @@ from encoder.manifest import (
     verify,
     weights_path,
 )
-from encoder.sense_space import read_space
+from encoder.sense_space import read_space, without_senses
 from encoder.session import Device, DeviceMissing, Session
 from encoder.tokenizer import Tokenizer, Window
 from encoder.vectors import finish, normalize, pool
@@ -144,15 +144,19 @@ class Encoder:
         precision: Precision = Precision.INT8,
         threads: int = 0,
         device: Device = "cpu",
+        senses: bool = True,
     ) -> "Encoder":
         """Check every file's SHA-256, then load the model.
 
         threads: cores for one call; 0 for as many as the process may use
+        senses:  False to load it as if it had no senses.safetensors, whatever is there
         Raises ModelNotFound, ModelDamaged (names the file), PrecisionMissing, DeviceMissing.
         """
         if device == "cuda" and precision is Precision.INT8:
             raise PrecisionMissing("int8 graphs run on a CPU alone; a GPU wants fp16")
         manifest = read_manifest(directory)
+        if not senses:
+            manifest = without_senses(manifest)
         if precision not in manifest.precisions:
             present = ", ".join(manifest.precisions) or "none"
             raise PrecisionMissing(

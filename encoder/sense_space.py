@@ -114,6 +114,12 @@ def read_space(directory: Path, manifest: Manifest) -> SenseSpace:
     )
 
 
+def without_senses(manifest: Manifest) -> Manifest:
+    """The manifest of the same model without the file."""
+    files = {name: record for name, record in manifest.files.items() if name != SENSES}
+    return manifest.model_copy(update={"files": files})
+
+
 def write_space(
     directory: Path, layers: Sequence[int], whitening: Whitening, origin: Mapping[str, str]
 ) -> None:

@@ -59,7 +59,7 @@ def fit_senses(
     An earlier file is replaced. Raises ModelNotFound, ModelDamaged, PrecisionMissing and
     CorpusInvalid.
     """
-    encoder = Encoder.load(directory, precision=precision)
+    encoder = Encoder.load(directory, precision=precision, senses=False)
     uses = find_uses(text, words_max=words_max, pairs_max=pairs_max, seed=seed)
     vectors = _vectors(encoder, uses)
     judged = judge(vectors, groups_of(uses), mixes(encoder.layers))

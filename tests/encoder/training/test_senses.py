@@ -119,6 +119,20 @@ def test_a_model_is_given_a_file_that_it_loads_and_the_same_twice(
     assert "whitened on" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("spoil", [lambda f: f.unlink(), lambda f: f.write_bytes(b"damaged")])
+def test_a_file_that_is_damaged_or_gone_is_fitted_anew(monkeypatch, tiny, text, tmp_path, spoil):
+    directory = shutil.copytree(tiny, tmp_path / "model")
+    fit = ("senses", directory, "--text", text, "--precision", "fp32", "--words", "9")
+    run(monkeypatch, *fit)
+    before = (directory / "senses.safetensors").read_bytes()
+    spoil(directory / "senses.safetensors")
+
+    run(monkeypatch, *fit)
+
+    assert (directory / "senses.safetensors").read_bytes() == before
+    Encoder.load(directory, precision=Precision.FP32)
+
+
 @pytest.mark.parametrize(
     ("model", "folder", "message"),
     [

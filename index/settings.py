@@ -45,7 +45,7 @@ class StoreSettings:
     disk_free_bytes_min: int = 64 * 1024 * 1024  # below it writes are refused
     group_writes_max: int = 256  # concurrent writes that share one fsync
     # A larger database gets no digest when it is closed, and is opened without a second look.
-    sealed_bytes_max: int = 16 * 1024**3
+    sealed_bytes_max: int = 4 * 1024**3
 
     # Vectors
     exact_vectors_max: int = 10_000  # so many newest vectors are scanned exactly, in memory

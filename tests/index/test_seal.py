@@ -1,5 +1,6 @@
 """What SQLite cannot tell: that its log was longer, or that its file changed while closed."""
 
+import dataclasses
 import shutil
 import sqlite3
 
@@ -162,3 +163,17 @@ def test_a_seal_has_one_length_and_no_wrong_bit_passes(tmp_path_factory, sequenc
     (directory / "SEAL").write_bytes(line)
 
     assert read_seal(directory) is None
+
+
+def test_a_database_above_the_limit_is_closed_and_opened_without_a_digest(
+    tmp_path, settings, spec, documents
+):
+    hasty = dataclasses.replace(settings, sealed_bytes_max=1)
+    with Store.open(tmp_path, hasty) as store:
+        store.create(spec).upsert(documents(5))
+
+    seal = read_seal(tmp_path / "collections/fruit")
+
+    assert (seal.sequence, seal.digest) == (1, "")
+    with Store.open(tmp_path, hasty) as store:
+        assert store.collection("fruit").documents_count == 5

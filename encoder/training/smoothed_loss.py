@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 ROWS = 512  # of logits at a time
+SMALLEST = 1e-38  # a probability, so that its logarithm is a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +55,26 @@ class _Smoothed(torch.autograd.Function):
             torch.zeros_like(part, dtype=torch.float32) if learns and needed else None
             for part, needed in zip((states, table, bias), ctx.needs_input_grad, strict=False)
         ]
+        mean_column, mean_bias = table.float().mean(dim=0), bias.float().mean()
+        low_bias = bias.to(smoothing.precision)
         losses = torch.zeros(2, dtype=torch.float32, device=states.device)
         for begin in range(0, len(rows), ROWS):
-            part, asked = rows[begin : begin + ROWS], targets[begin : begin + ROWS, None]
-            logits = (part @ columns.T).float().add_(bias)  # (n, V)
-            total = logits.logsumexp(dim=1, keepdim=True)
-            surprise = (total - logits.gather(1, asked)).sum()
-            uniform = (total[:, 0] - logits.mean(dim=1)).sum()
+            here = slice(begin, begin + ROWS)
+            logits = torch.addmm(low_bias, rows[here], columns.T)  # (n, V)
+            guessed = logits.softmax(dim=1)
+            asked = targets[here, None]
+            right = logits.gather(1, asked).float()
+            surprises = -guessed.gather(1, asked).float().clamp_min(SMALLEST).log()
+            # The mean logit is that of the mean column: no pass over all of them is needed.
+            mean = states[here].float() @ mean_column + mean_bias
+            uniform = (surprises + right).sum() - mean.sum()
+            surprise = surprises.sum()
             smooth = (1 - smoothing.share) * surprise + smoothing.share * uniform
             losses += torch.stack([smooth, surprise])
             if learns:
-                slope = _slope(logits, total, asked, smoothing.share)
-                _add(gradients, slope, part, columns, begin)
+                _add(gradients, guessed, rows[here], columns, begin)
+        if learns:
+            _subtract_labels(gradients, states, table, targets, smoothing.share)
         ctx.save_for_backward(*gradients)
         return losses
 
@@ -76,22 +85,33 @@ class _Smoothed(torch.autograd.Function):
         return (*scaled, None, None, None)
 
 
-def _slope(logits: Tensor, total: Tensor, asked: Tensor, share: float) -> Tensor:
-    """The loss's derivative by the logits (n, V), in their place: the guess less the label."""
-    guessed = logits.sub_(total).exp_()
-    label = torch.full_like(total, share - 1)
-    return guessed.sub_(share / logits.shape[1]).scatter_add_(1, asked, label)
-
-
 def _add(
-    gradients: list[Tensor | None], slope: Tensor, part: Tensor, columns: Tensor, begin: int
+    gradients: list[Tensor | None], guessed: Tensor, part: Tensor, columns: Tensor, begin: int
 ) -> None:
-    """Add what some rows give to the gradients of states, table and bias."""
+    """Add what is guessed for some rows (n, V) to the gradients of states, table and bias."""
     of_states, of_table, of_bias = gradients
-    if of_bias is not None:
-        of_bias += slope.sum(dim=0)
-    cast = slope.to(part.dtype)
     if of_states is not None:
-        of_states[begin : begin + len(part)] = cast @ columns
+        of_states[begin : begin + len(part)] = guessed @ columns
     if of_table is not None:
-        of_table += cast.T @ part
+        of_table += guessed.T @ part
+    if of_bias is not None:
+        of_bias += (guessed.new_ones(1, len(guessed)) @ guessed)[0]
+
+
+def _subtract_labels(
+    gradients: list[Tensor | None], states: Tensor, table: Tensor, targets: Tensor, share: float
+) -> None:
+    """Take the labels from the gradients: 1 - share at the target, share / V everywhere.
+
+    Exactly, in fp32, and as two sums for all rows: the labels are never written out.
+    """
+    of_states, of_table, of_bias = gradients
+    even = share / len(table)
+    if of_states is not None:
+        of_states -= (1 - share) * table.float()[targets] + even * table.float().sum(dim=0)
+    if of_table is not None:
+        of_table.index_add_(0, targets, states.float(), alpha=share - 1)
+        of_table -= even * states.float().sum(dim=0)
+    if of_bias is not None:
+        counts = torch.bincount(targets, minlength=len(table)).float()
+        of_bias -= (1 - share) * counts + even * len(states)

@@ -6,6 +6,7 @@ import sqlite3
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from index.errors import DataDamaged, ReadOnly
@@ -148,6 +149,7 @@ def test_a_seal_that_is_damaged_itself_is_made_again(closed, settings, line):
     assert read_seal(path.parent).digest
 
 
+@examples(deadline=None)
 @given(
     sequence=st.integers(0, 2**63 - 1), where=st.integers(0, LINE_BYTES - 1), bit=st.integers(0, 7)
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from index import database
@@ -95,6 +96,7 @@ def test_directories_move_with_what_is_in_them_and_go():
     assert left([*changes, *gone]) == {}
 
 
+@examples(deadline=None)
 @given(seed=st.integers(0, 99), sectors=st.integers(1, 6))
 def test_a_torn_write_is_torn_between_sectors(seed, sectors):
     data = b"".join(bytes([i + 1]) * SECTOR_BYTES for i in range(sectors))

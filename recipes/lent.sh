@@ -14,7 +14,7 @@
 # then the one with sentence vectors. If `pack` finds the repository too large, move models/ aside.
 # RECIPE, TEXT, TEACHER, MINUTES (of training, from the first visit), WAIT_S (of one visit), WORK
 # (a folder there that outlives a call), PYTHON, OPTIONS (of pretrain) and PYTHON_THERE (the other
-# machine's version, "3.12") may be set.
+# machine's version, "3.12") may be set; HARDWARE says on the card what it was.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 name=$(basename "${RECIPE:-recipes/polyseme-m.toml}" .toml)
@@ -71,8 +71,15 @@ case ${1:-help} in
   collect)
     shift
     here collect "$@" --out "runs/lent/$name/results"
-    echo "next: polyseme-model import runs/lent/$name/results/sentences/model --name $name \\"
-    echo "        --out models/$name && polyseme-model export models/$name"
+    results=runs/lent/$name/results
+    cat << END
+next: polyseme-model import $results/sentences/model --name $name --out models/$name
+      polyseme-model export models/$name
+      polyseme-model evaluate models/$name --data DIR
+      polyseme-model card models/$name --recipe ${RECIPE:-recipes/polyseme-m.toml} \\
+        --run "masked language model=$results/pretrained" --run "sentence vectors=$results/sentences" \\
+        --teacher sentence-transformers/all-MiniLM-L6-v2 --hardware "${HARDWARE:-one large GPU}"
+END
     ;;
   rehearse)
     exec .venv/bin/python -m pytest -s -m slow tests/encoder/training/test_lent.py

@@ -29,8 +29,9 @@ LATEST = "latest"  # the model as the last checkpoint has it
 
 
 class ClockRun(Run):
-    """One run by the clock: it ends, its rate fallen to nothing, `seconds` after `train` began.
+    """One run by the clock: it ends, its rate fallen to nothing, `seconds` after `begun`.
 
+    begun: of time.monotonic; now, unless given
     Compiling is done first and is part of the time. A GPU is given each step before the last
     one's losses are read. Beside a checkpoint it leaves `latest/`, a model to carry away.
     """
@@ -43,6 +44,7 @@ class ClockRun(Run):
         workers: Workers,
         *,
         seconds: float,
+        begun: float | None = None,
     ) -> None:
         if workers.count > 1:
             raise ValueError("a run by the clock has one process: several clocks would not agree")
@@ -50,7 +52,7 @@ class ClockRun(Run):
         self._budget_s = seconds
         self._place = Place()
         self._ended = False
-        self._born = time.monotonic()
+        self._begun = time.monotonic() if begun is None else begun
         self._marks = {LINES: 0, EVALUATIONS: 0}  # how many of each are behind
 
     @property
@@ -72,7 +74,7 @@ class ClockRun(Run):
         return {"place": asdict(self._place), "ended": self._ended}
 
     def _loop(self) -> None:
-        deadline = self._born + self._budget_s - ENDING_S
+        deadline = self._begun + self._budget_s - ENDING_S
         self._practise()
         begun, before = time.monotonic(), self._place.seconds
         total = before + deadline - begun

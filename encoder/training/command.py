@@ -1,6 +1,7 @@
 """The commands `pretrain`, `snapshot` and `finetune`."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from encoder.training.run import Settings
     from encoder.training.streams import Tokenized
     from encoder.training.workers import Workers
+
+
+BEGUN = time.monotonic()  # nearly when the process did: torch is not imported yet
 
 
 class _Common(BaseModel):
@@ -95,7 +99,7 @@ class Pretrain(_Common):
         try:
             recipe, data = _prepared(recipe, settings, workers)
             run = (
-                ClockRun(recipe, data, settings, workers, seconds=self.seconds)
+                ClockRun(recipe, data, settings, workers, seconds=self.seconds, begun=BEGUN)
                 if self.seconds
                 else Run(recipe, data, settings, workers)
             )

@@ -21,7 +21,8 @@ from encoder.training.run import Settings, prepare
 from encoder.training.streams import tokenizer_path
 
 TREE_BYTES_MAX = 64 * 2**20  # that may travel in one call, with the repository's own files
-SLACK_BYTES = 2**20  # for what the transfer adds: names, manifests
+SLACK_BYTES = 3 * 2**20  # for what the repository grows by, and what a transfer adds
+ASIDE = "models"  # folder of the repository that is moved away while calls are made
 TEACHER_FILES = (
     "config.json",
     "modules.json",
@@ -74,8 +75,13 @@ def pack_folder(folder: Path, *, out: Path, tree: Path, say: Say) -> list[Path]:
 
 def _write(files: Sequence[Path], root: Path, out: Path, tree: Path, say: Say) -> list[Path]:
     """Parcels as large as may travel, in place of those that are in `out`."""
-    room = TREE_BYTES_MAX - tree_bytes(tree) - SLACK_BYTES
+    whole, rest = tree_bytes(tree), tree_bytes(tree, aside=ASIDE)
+    room = TREE_BYTES_MAX - rest - SLACK_BYTES
     say(f"the repository's own files leave {room / 2**20:.1f} MiB of each call")
+    if whole > rest:
+        say(
+            f"MOVE {ASIDE}/ ASIDE for the calls: its {(whole - rest) / 2**20:.1f} MiB are not in it"
+        )
     shards = cut(root, files, out / "shards")
     folders = []
     for old in out.glob("[0-9]"):
@@ -134,12 +140,16 @@ def halve(teacher: Path, target: Path) -> list[Path]:
     return [*(target / name for name in kept), target / WEIGHTS]
 
 
-def tree_bytes(tree: Path) -> int:
-    """Of the files that travel with every call: tracked ones, and new ones that git sees."""
+def tree_bytes(tree: Path, *, aside: str = "") -> int:
+    """Of the files that travel with every call: tracked ones, and new ones that git sees.
+
+    aside: a folder that is not counted
+    """
     listed = subprocess.run(
         ["git", "-C", str(tree), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         check=True,
         capture_output=True,
     ).stdout
-    files = [tree / name for name in listed.decode().split("\0") if name]
+    names = [name for name in listed.decode().split("\0") if name]
+    files = [tree / name for name in names if not aside or not name.startswith(f"{aside}/")]
     return sum(file.lstat().st_size for file in files if file.is_symlink() or file.is_file())

@@ -118,8 +118,19 @@ def _give_what_is_new(work: Path, out: Path) -> None:
             (given / name).touch()
             print(f"given back: {name}, {parts} parts")
             return
-    run = work / "runs" / PRETRAINED
-    if not (results / PRETRAINED).exists() and (run / LATEST).exists():
-        shutil.rmtree(results / LATEST, ignore_errors=True)
-        lay_out(run, run / LATEST, results / LATEST, work)
-        print(f"given back: {LATEST}, {give(results / LATEST, out, LATEST)} parts")
+    if not (results / PRETRAINED).exists():
+        _give_latest(work, out)
+
+
+def _give_latest(work: Path, out: Path) -> None:
+    """What the last checkpoint has: should the machine be lost, it is not all lost."""
+    run, target = work / "runs" / PRETRAINED, work / "results" / LATEST
+    if not (run / LATEST).exists():
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        lay_out(run, run / LATEST, target, work)
+    except OSError as error:  # the run replaces it this moment; the next visit will do
+        print(f"not given back: {LATEST}, which is being written ({error})")
+        return
+    print(f"given back: {LATEST}, {give(target, out, LATEST)} parts")

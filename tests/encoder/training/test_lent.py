@@ -389,4 +389,8 @@ def test_what_git_ignores_does_not_travel(tmp_path):
     (tmp_path / "runs" / "large").write_bytes(bytes(1000))
     (tmp_path / "new.txt").write_bytes(bytes(50))
 
-    assert tree_bytes(tmp_path) == 50 + len("/runs/\n")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "weights").write_bytes(bytes(300))
+
+    assert tree_bytes(tmp_path) == 350 + len("/runs/\n")
+    assert tree_bytes(tmp_path, aside="models") == 50 + len("/runs/\n")

@@ -91,10 +91,14 @@ def find_word(text: str, word: str, occurrence: int = 0) -> Span:
 def find_any_case(text: str, words: Collection[str]) -> Span | None:
     """The first place where one of `words` stands in `text` as a whole word, case ignored.
 
-    The first of all places, whichever word it is; of two that begin there, the longer.
+    The first of all places, whichever word it is; of two that begin there, the longer. None for
+    no words.
     """
+    wanted = [word for word in words if word]
+    if not wanted:
+        return None
     # w: word boundaries of Unicode; f: full case folding, so that STRASSE finds Straße.
-    match = regex.search(r"(?wif)\b\L<words>\b", text, words=list(words))
+    match = regex.search(r"(?wif)\b\L<words>\b", text, words=wanted)
     return None if match is None else span_at(text, match.start(), match.end())
 
 

@@ -9,6 +9,7 @@ from encoder.words import (
     SubwordPooling,
     WordNotFound,
     WordNotInWindow,
+    find_any_case,
     find_word,
     span_at,
     span_from_bytes,
@@ -137,3 +138,21 @@ def test_layers_are_averaged_before_sub_words():
     assert word_vector(states, slice(1, 3), SubwordPooling.MEAN).tolist() == [6.0, 7.0]
     assert word_vector(states, slice(1, 3), SubwordPooling.FIRST).tolist() == [5.0, 6.0]
     assert word_vector(states, slice(1, 3), SubwordPooling.LAST).tolist() == [7.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "found"),
+    [
+        ("New York bank", ["york", "new york", "bank"], "New York"),
+        ("The bank of Apple", ["apple", "bank"], "bank"),
+        ("apples and APPLE", ["apple"], "APPLE"),
+        ("Die STRASSE", ["straße"], "STRASSE"),
+        ("pineapple", ["apple"], None),
+        ("x [a] y", ["[a]"], "[a]"),
+        ("no word", [], None),
+    ],
+)
+def test_the_first_of_several_words_is_found_whatever_its_case(text, words, found):
+    span = find_any_case(text, words)
+
+    assert (span and text[span.start : span.end]) == found

@@ -111,12 +111,10 @@ class DecoderNetwork(Blocks):
 
     def logits(self, states: str) -> str:
         """Of the token after each of `states` (S, K, W), (S, K, V); the padding token is none."""
-        weights = self._weights
-        table = weights["embeddings.word.weight"]
-        products = self._arithmetic.vocabulary(self._graph, states, self._table, table)
-        bias = weights["bias"].copy()
+        bias = self._weights["bias"].copy()
         bias[self._config.pad_id] = MASKED
-        return self._graph.add("Add", products, self._graph.weight(f"{PREFIX}bias", bias))
+        table = self._weights["embeddings.word.weight"]
+        return self._arithmetic.vocabulary(self._graph, states, self._table, table, bias)
 
     def proposals(self, logits: str, choices: str) -> tuple[str, str]:
         """The likeliest next tokens by `logits` (S, K, V): ids and log-probabilities, (S, K, C).
@@ -124,10 +122,9 @@ class DecoderNetwork(Blocks):
         choices: (1,), how many. Best first, equal ones by number.
         """
         graph = self._graph
-        best, ids = graph.split("TopK", logits, choices, outputs=2, axis=-1)
-        # Of those few alone: what they are divided by is the sum over all.
-        total = graph.add("ReduceLogSumExp", logits, graph.integers(-1), keepdims=1)
-        return ids, graph.add("Sub", best, total)
+        shares = graph.add("LogSoftmax", logits, axis=-1)
+        best, ids = graph.split("TopK", shares, choices, outputs=2, axis=-1)
+        return ids, best
 
     def mean(self, shares: str, heads: Sequence[int]) -> str:
         """Of some heads' shares (S, H, K, T), (S, K, T). heads: none are all"""

@@ -17,6 +17,9 @@ from encoder.session import Session, Value
 # Of a single row onnxruntime computes a product in another order than of several, and a
 # translation would depend on its company.
 _ROWS_MIN = 2
+# As a product over 7 source tokens is added up in another order than one over 8 of which one is
+# padding, there are always whole vectors of them, of as many numbers as the widest have.
+_TOKENS_MULTIPLE = 16
 
 
 @dataclass(slots=True)
@@ -29,6 +32,14 @@ class Sources:
 
     layers: list[Floats]
     mask: Integers
+
+    @classmethod
+    def of(cls, layers: Sequence[Floats], mask: Integers) -> "Sources":
+        """What the graph ENCODE gave for `mask`, with so much padding that none of it depends on
+        the longest of the batch."""
+        missing = -mask.shape[1] % _TOKENS_MULTIPLE
+        wider = [np.pad(x, ((0, 0), (0, 0), (0, missing), (0, 0))) for x in layers]
+        return cls(wider, np.pad(mask, ((0, 0), (0, missing))))
 
     def move(self, from_slot: int, to_slot: int) -> None:
         """Put one sentence into the place of another."""

@@ -62,6 +62,7 @@ class GraphBuilder:
         self._tensors: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        self._values: dict[str, str] = {}  # by output
 
     def input(self, name: str, axes: Sequence[str | int], kind: type[np.generic] = np.int64) -> str:
         """An input, of 64-bit integers if nothing else is said, with named or fixed axes."""
@@ -72,7 +73,7 @@ class GraphBuilder:
         self, name: str, value: str, axes: Sequence[str | int], kind: type[np.generic] = np.float32
     ) -> None:
         """Give `value` to callers, in fp32 if nothing else is said, as `name`."""
-        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._values[name] = value
         self._outputs.append(helper.make_tensor_value_info(name, _kind(kind), list(axes)))
 
     def weight(self, name: str, array: Array) -> str:
@@ -116,7 +117,11 @@ class GraphBuilder:
     def save(self, file: Path) -> None:
         """Check the graph and write it beside the weights file."""
         graph = helper.make_graph(
-            self._nodes, self._name, self._inputs, self._outputs, list(self._tensors.values())
+            self._named_nodes(),
+            self._name,
+            self._inputs,
+            self._outputs,
+            list(self._tensors.values()),
         )
         domains = sorted({node.domain for node in self._nodes})
         opsets = [helper.make_opsetid(domain, OPSET if not domain else 1) for domain in domains]
@@ -125,6 +130,22 @@ class GraphBuilder:
         )
         onnx.save(model, file)
         onnx.checker.check_model(str(file))
+
+    def _named_nodes(self) -> list[onnx.NodeProto]:
+        """The nodes, with what is given to callers under its name there: renamed where it can be,
+        as a node that only copies would copy all of it."""
+        made = {name for node in self._nodes for name in node.output}
+        names: dict[str, str] = {}
+        copies = []
+        for output, value in self._values.items():
+            if value in made and value not in names:
+                names[value] = output
+            else:
+                copies.append(helper.make_node("Identity", [names.get(value, value)], [output]))
+        for node in self._nodes:
+            for ends in (node.input, node.output):
+                ends[:] = [names.get(name, name) for name in ends]
+        return [*self._nodes, *copies]
 
 
 def _kind(kind: type[np.generic]) -> int:

@@ -72,9 +72,11 @@ class Int8:
         product = graph.add("Gemm", states, graph.cast(rows, np.float32), transB=1)
         return graph.add("Mul", product, graph.add("Reshape", scales, graph.integers(-1)))
 
-    def vocabulary(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
+    def vocabulary(
+        self, graph: GraphBuilder, states: str, name: str, table: Floats, bias: Floats
+    ) -> str:
         """Products in 8 bits, with a second copy of the table that lies as products want it."""
-        return self._fixed(graph, states, Linear(vocabulary_layer(name), table.T, None))
+        return self._fixed(graph, states, Linear(vocabulary_layer(name), table.T, bias))
 
     def _fixed(self, graph: GraphBuilder, states: str, layer: Linear) -> str:
         steps = channel_steps(self._peaks[layer.name], layer.weight)

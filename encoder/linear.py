@@ -47,8 +47,10 @@ class Arithmetic(Protocol):
     def products(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
         """`states` (n, width) with every row of the table that `lookup` stores, (n, rows)."""
 
-    def vocabulary(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
-        """The same for a decoder's states (..., width), where it is most of the work."""
+    def vocabulary(
+        self, graph: GraphBuilder, states: str, name: str, table: Floats, bias: Floats
+    ) -> str:
+        """The same for a decoder's states (..., width), plus a bias (rows,): most of its work."""
 
 
 class Fp32:
@@ -67,8 +69,12 @@ class Fp32:
     def products(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
         return graph.add("Gemm", states, graph.weight(name, table), transB=1)
 
-    def vocabulary(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
-        return graph.add("FusedMatMul", states, graph.weight(name, table), transB=1, domain=DOMAIN)
+    def vocabulary(
+        self, graph: GraphBuilder, states: str, name: str, table: Floats, bias: Floats
+    ) -> str:
+        weight = graph.weight(name, table)
+        product = graph.add("FusedMatMul", states, weight, transB=1, domain=DOMAIN)
+        return graph.add("Add", product, graph.weight(f"{name}.output.bias", bias))
 
 
 class Fp16:
@@ -94,11 +100,14 @@ class Fp16:
         product = graph.add("Gemm", half, graph.weight(name, _half(table)), transB=1)
         return graph.cast(product, np.float32)
 
-    def vocabulary(self, graph: GraphBuilder, states: str, name: str, table: Floats) -> str:
+    def vocabulary(
+        self, graph: GraphBuilder, states: str, name: str, table: Floats, bias: Floats
+    ) -> str:
         half = graph.cast(states, np.float16)
         weight = graph.weight(name, _half(table))
         product = graph.add("FusedMatMul", half, weight, transB=1, domain=DOMAIN)
-        return graph.cast(product, np.float32)
+        whole = graph.cast(product, np.float32)
+        return graph.add("Add", whole, graph.weight(f"{name}.output.bias", bias))
 
 
 def add_bias(graph: GraphBuilder, product: str, layer: Linear) -> str:

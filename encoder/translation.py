@@ -202,7 +202,7 @@ class Translator:
             inputs["ids"] = np.concatenate([column, inputs["ids"]], axis=1)
             inputs["mask"] = np.concatenate([np.ones_like(column), inputs["mask"]], axis=1)
         names = past_names("source", range(self._config.decoder.layers))
-        return Sources(self._encode.run(inputs, names), inputs["mask"])
+        return Sources.of(self._encode.run(inputs, names), inputs["mask"])
 
     def _longest(self, source_tokens: int) -> int:
         longest = LENGTH_RATIO_MAX * source_tokens + LENGTH_EXTRA_TOKENS

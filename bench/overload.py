@@ -1,6 +1,6 @@
 """What happens when three times more is asked for than can be done?
 
-    python bench/overload.py --model models/all-minilm-l6-v2 [--seconds 60] [--factor 3]
+    python -m bench.overload --model models/all-minilm-l6-v2 [--seconds 300] [--factor 3]
 
 Starts a server on loopback, measures its capacity with a closed loop of bulk calls, the interactive
 lane alone, and then both lanes together, asked for at `--factor` times the capacity by an open
@@ -10,6 +10,9 @@ calls bring 1 text and wait 2 s, bulk calls 32 texts and 5 s.
 Goodput is what was answered in time; "computed, not delivered" is the share of the texts that the
 model embedded for callers who no longer waited. The slope of the resident memory is a straight
 line through the second half of the run. Client and server share this machine's cores.
+
+Then storms, each beside a person who calls all the time: 2,000 calls that are cancelled, 5,000
+silent streams, streams that nobody reads, messages that are too large. `--only` load or storms.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 from google.rpc import error_details_pb2, status_pb2
 
+from bench import storms
 from polyseme.v1 import admin_pb2, admin_pb2_grpc, common_pb2, encoder_pb2, encoder_pb2_grpc
 from server.torture.victim import Victim
 
@@ -201,14 +205,17 @@ async def measure(load: Load, seconds: float, factor: float) -> None:
     )
 
 
-async def run(model: Path, seconds: float, factor: float) -> None:
+async def run(model: Path, seconds: float, factor: float, only: str) -> None:
     with tempfile.TemporaryDirectory(prefix="polyseme-overload-") as directory:
         home = Path(directory)
         victim = await Victim.start(data=home / "data", model=model, log=home / "log")
         try:
             port = await victim.serving()
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                await measure(Load(channel, victim.pid), seconds, factor)
+            if only != "storms":
+                async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                    await measure(Load(channel, victim.pid), seconds, factor)
+            if only != "load":
+                await storms.report(port, victim.pid)
         finally:
             await victim.bury()
 
@@ -220,8 +227,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--factor", type=float, default=3.0, help="times the capacity")
+    parser.add_argument("--only", choices=("load", "storms"), default="")
     chosen = parser.parse_args()
-    asyncio.run(run(chosen.model, chosen.seconds, chosen.factor))
+    asyncio.run(run(chosen.model, chosen.seconds, chosen.factor, chosen.only))
 
 
 if __name__ == "__main__":

@@ -298,13 +298,18 @@ async def running(settings: Settings) -> AsyncIterator[int]:
 
 
 def grpc_options(settings: Settings) -> list[tuple[str, int]]:
+    calls_max = settings.calls_max + settings.streams_max
     return [
         # A second server on the same port shall fail instead of taking half of the calls.
         ("grpc.so_reuseport", 0),
         # Our own check of outgoing messages speaks before gRPC's; 1 KiB is for its framing.
         ("grpc.max_receive_message_length", settings.message_bytes_max),
         ("grpc.max_send_message_length", settings.message_bytes_max + 1024),
-        ("grpc.max_concurrent_streams", settings.calls_max + settings.streams_max),
+        ("grpc.max_concurrent_streams", calls_max),
+        # Of a burst that the event loop has not met yet gRPC would cancel what goes beyond 1,000,
+        # which says nothing of coming back; our own limits speak instead.
+        ("grpc.server.max_pending_requests", calls_max),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * calls_max),
         ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
         ("grpc.keepalive_timeout_ms", KEEPALIVE_S * 1000 // 3),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -411,6 +411,19 @@ async def test_silent_streams_take_no_room_from_calls(serving):
             stream.cancel()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_burst_of_streams_is_let_in_and_none_is_cancelled(serving):
+    """gRPC by itself cancels what goes beyond a thousand calls that nobody has taken up yet."""
+    async with serving() as big:
+        streams = [big.encoder.EmbedStream() for _ in range(3500)]
+        await asyncio.gather(*(stream.wait_for_connection() for stream in streams))
+        assert await big.encoder.Embed(Request(inputs=["behind all of them"]))
+        assert not [stream for stream in streams if stream.done()]
+        for stream in streams:
+            stream.cancel()
+
+
 async def test_what_outlasts_the_grace_period_is_cut_off(settings_with):
     application = Application(settings_with(batch_tokens_max=256, shutdown_grace_s=0.1))
     port = await application.start()

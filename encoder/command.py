@@ -66,6 +66,43 @@ class Import(_Command):
         )
 
 
+class ImportTranslation(_Command):
+    """Read a MarianMT directory, as the OPUS-MT models are, as a translation model of polyseme.
+
+    Reads config.json, safetensors (never a pickle), vocab.json and the two SentencePiece files.
+    Text does not pass through Moses' normalisation of punctuation. Next: polyseme-model export DIR
+    """
+
+    source: CliPositionalArg[Path] = Field(
+        description="directory with config.json, model.safetensors, vocab.json, source.spm and "
+        "target.spm"
+    )
+    out: Path = Field(description="directory to create; must not exist")
+    source_language: tuple[str, ...] = Field(description="that it reads, as 'de'")
+    target_language: tuple[str, ...] = Field(
+        description="that it writes, as 'en'; for a model of several, as its vocabulary names "
+        "them: 'fra' for the token >>fra<<"
+    )
+
+    def cli_cmd(self) -> None:
+        """Run it."""
+        from encoder.marian import import_marian  # torch takes seconds; --help must not
+
+        if self.out.exists():
+            raise FileExistsError(f"{self.out} exists; a model is never overwritten")
+        config = import_marian(
+            self.source,
+            self.out,
+            source_languages=self.source_language,
+            target_languages=self.target_language,
+        )
+        pairs = ", ".join("-".join(pair) for pair in config.pairs)
+        print(
+            f"{self.out}: translates {pairs}, {config.encoder.layers} and {config.decoder.layers} "
+            f"layers of {config.encoder.width}; next: polyseme-model export {self.out}"
+        )
+
+
 class Export(_Command):
     """Write ONNX graphs into a model directory, each proven against torch first.
 
@@ -152,6 +189,9 @@ class Model(BaseSettings):
     import_: CliSubCommand[Import] = Field(
         alias="import", description="copy a Hugging Face directory and check it"
     )
+    import_translation: CliSubCommand[ImportTranslation] = Field(
+        description="read an OPUS-MT (MarianMT) directory"
+    )
     export: CliSubCommand[Export] = Field(description="write ONNX graphs, proven against torch")
     info: CliSubCommand[Info] = Field(description="show a model directory and check its files")
     evaluate: CliSubCommand[Evaluate] = Field(description="measure a model and write its card")
@@ -218,8 +258,8 @@ def _senses(space: SenseSpace) -> str:
 
 def _translation_parities(manifest: TranslationManifest) -> str:
     lines = [
-        f"{precision:<12} translation: cosine to torch {parity.cosine_mean:.5f}, the same next token "
-        f"after {parity.first_agrees:.1%} of {parity.tokens}; largest difference "
+        f"{precision:<12} translation: cosine to torch {parity.cosine_mean:.5f}, the same next "
+        f"token after {parity.first_agrees:.1%} of {parity.tokens}; largest difference "
         f"{parity.difference_max:.1e}"
         for precision, parity in manifest.precisions.items()
     ]

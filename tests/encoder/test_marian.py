@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import MarianConfig, MarianMTModel
 
+from encoder.command import ImportTranslation
 from encoder.config import UnsupportedModel
 from encoder.manifest import ModelDamaged, ModelNotFound
 from encoder.marian import import_marian, load_marian
@@ -203,3 +204,16 @@ def test_files_that_are_missing_or_damaged_are_named(tmp_path, judge):
     spm.write_bytes(spm.read_bytes()[:-40])
     with pytest.raises(ModelDamaged, match=r"source\.spm is no SentencePiece model"):
         read_pieces(spm)
+
+
+def test_the_command_says_what_it_read_and_never_overwrites(judge, capsys):
+    _, directory, *_ = judge()
+    command = ImportTranslation(
+        source=directory, out=directory / "out", source_language=("en",), target_language=("fr",)
+    )
+
+    command.cli_cmd()
+
+    assert "translates en-fr, 3 and 2 layers of 32" in capsys.readouterr().out
+    with pytest.raises(FileExistsError, match="never overwritten"):
+        command.cli_cmd()

@@ -23,6 +23,8 @@ from encoder.evaluation.plot import Line, plot
 from encoder.training.curves import plot as plot_losses
 from encoder.training.memory import keep_freed_memory
 
+REHEARSED_TEXTS = 48
+
 
 def main() -> None:
     """Read the command line and do it."""
@@ -38,6 +40,7 @@ def main() -> None:
         vocabulary=budget.vocabulary,
         merge_dropout=budget.merge_dropout,
         seed=budget.seed,
+        judged_max=None if options.steps is None else REHEARSED_TEXTS,
     )
     precision = torch.bfloat16 if options.precision == "bf16" else torch.float32
     outcomes = []

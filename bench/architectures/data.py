@@ -36,11 +36,22 @@ class Captions:
     """The text, its tokenizer and its batches."""
 
     def __init__(
-        self, data: Path, cache: Path, *, vocabulary: int, merge_dropout: float, seed: int
+        self,
+        data: Path,
+        cache: Path,
+        *,
+        vocabulary: int,
+        merge_dropout: float,
+        seed: int,
+        judged_max: int | None = None,
     ) -> None:
-        """Reads `data`/parallel/multi30k; keeps the tokenizer in `cache`. Raises DataMissing."""
+        """Reads `data`/parallel/multi30k; keeps the tokenizer in `cache`. Raises DataMissing.
+
+        judged_max: of the val set and of the test set, for a rehearsal; None for all
+        """
         self._folder = data / "parallel" / "multi30k"
-        self.train, self.val, self.test = (self._split(n) for n in ("train", "val", TEST))
+        self.train = self._split("train", None)
+        self.val, self.test = (self._split(name, judged_max) for name in ("val", TEST))
         self.tokenizer = self._tokenizer(cache, vocabulary)
         begin, end, pad = (token_id(self.tokenizer, token) for token in (BEGIN, END, PAD))
         language = token_id(self.tokenizer, f"<2{TARGET}>")
@@ -95,8 +106,9 @@ class Captions:
         )
         return to_ids(sentences, segmenter.encode, self.marks, random)
 
-    def _split(self, name: str) -> Split:
-        return Split(*(read_lines(self._folder / f"{name}.{x}") for x in (SOURCE, TARGET)))
+    def _split(self, name: str, lines_max: int | None) -> Split:
+        files = (self._folder / f"{name}.{language}" for language in (SOURCE, TARGET))
+        return Split(*(read_lines(file)[:lines_max] for file in files))
 
     def _tokenizer(self, cache: Path, vocabulary: int) -> tokenizers.Tokenizer:
         file = cache / f"tokenizer-{vocabulary}.json"

@@ -175,7 +175,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        return float(losses[1]) / count
+        return float(losses[1].detach()) / count
 
     def _rate_share(self, number: int) -> float:
         """A warm-up and a straight fall to 5 %, the same for all."""

@@ -39,6 +39,14 @@ BUSY_MS = 10_000  # nobody else writes; only a checkpoint can hold the file for 
 # The second when damaged text is part of an error's message.
 ERRORS = (sqlite3.Error, UnicodeDecodeError)
 
+# How messages begin that tell of damage, but have no code or that of any mistake: the module's own,
+# and those about a schema that is not the one we made. All statements are ours.
+DAMAGE = (
+    *("Could not decode to UTF-8", "invalid fts5 file format", "error in tokenizer constructor"),
+    *("no such table", "no such column", "no such tokenizer", "unrecognized option"),
+    *("vtable constructor failed", "parse error in"),
+)
+
 CONNECTION = sqlite3.Connection  # a test puts one here that fails when it is told to
 
 TABLES = """
@@ -149,9 +157,7 @@ def _translation(error: sqlite3.Error, path: Path) -> DiskFull | DataDamaged | S
     crowded = unwritable and free is not None and free < FULL_BYTES
     if code == sqlite3.SQLITE_FULL or crowded:
         return DiskFull(path, free or 0)
-    # The module's own, codeless, and what FTS5 says of its tables, with the code of any mistake.
-    undecodable = str(error).startswith(("Could not decode to UTF-8", "invalid fts5 file format"))
-    if undecodable or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if str(error).startswith(DAMAGE) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return DataDamaged(path, str(error))
     return StorageFailed(path, f"{type(error).__name__}: {error}")
 

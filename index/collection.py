@@ -231,8 +231,11 @@ class Collection:
         self._engine.wait(newest)
         with self._engine.view() as view:
             ranked = self._together(view.generation, queries, vectors)
+            ids = view.reader.ids({row for rows, _ in ranked.values() for row in rows.tolist()})
             results = [
-                Search(view, query, vectors.get(i), self._settings).run(ranked.get(i))
+                Search(view, query, vectors.get(i), self._settings).run(ranked.get(i), ids)
+                if i in ranked
+                else Search(view, query, vectors.get(i), self._settings).run()
                 for i, query in enumerate(queries)
             ]
         search_s = time.perf_counter() - start

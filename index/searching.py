@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,20 +64,22 @@ class Search:
         self._vector = vector
         self._settings = settings
 
-    def run(self, ranked: Ranked | None = None) -> SearchResult:
-        """ranked: the dense side's answer, where a batch found it already."""
+    def run(
+        self, ranked: Ranked | None = None, ids: Mapping[int, str] | None = None
+    ) -> SearchResult:
+        """ranked: the dense side's answer, where a batch found it already; ids: of its rows"""
         k = self._query.k
         dense, lexical = NO_SIDE, NO_SIDE
         match self._query.mode:
             case SearchMode.DENSE:
-                dense = self._dense(k, ranked)
+                dense = self._dense(k, ranked, ids)
                 hits = self._single(dense, is_dense=True)
             case SearchMode.LEXICAL:
                 lexical = self._lexical(k)
                 hits = self._single(lexical, is_dense=False)
             case SearchMode.HYBRID:
                 depth = max(FUSED_MIN, FUSED_FACTOR * k)
-                dense, lexical = self._dense(depth, ranked), self._lexical(depth)
+                dense, lexical = self._dense(depth), self._lexical(depth)
                 hits = self._fused(dense.found, lexical.found)
         return SearchResult(
             hits=tuple(self._with_documents(hits)),
@@ -115,7 +118,9 @@ class Search:
 
     # The dense side
 
-    def _dense(self, k: int, ranked: Ranked | None) -> Side:
+    def _dense(
+        self, k: int, ranked: Ranked | None = None, ids: Mapping[int, str] | None = None
+    ) -> Side:
         assert self._vector is not None
         exact = self._query.exact
         if ranked is None and self._query.filter is not None:
@@ -125,9 +130,9 @@ class Search:
         elif ranked is None:
             ranked = nearest(self._view.generation, self._vector, k, self._settings)
         rows, scores = ranked
-        ids = self._view.reader.ids(rows.tolist())
+        known = self._view.reader.ids(rows.tolist()) if ids is None else ids
         pairs = zip(rows.tolist(), scores.tolist(), strict=True)
-        found = [Scored(row, ids[row], score) for row, score in pairs]
+        found = [Scored(row, known[row], score) for row, score in pairs]
         found.sort(key=lambda scored: (-scored.score, scored.id))
         return Side(found[:k], len(rows), exact or self._all_exact())
 

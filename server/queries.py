@@ -96,7 +96,10 @@ class Resolver:
         found |= self._vectors(collection, _of_kind(asked, "vector"))
         found |= await self._documents(collection, _of_kind(asked, "document_id"))
         found |= await self._words(collection, _of_kind(asked, "word"), lane)
-        return [replace(found[i], text=text) for i, text in enumerate(words)]
+        return [
+            found[i] if text is None else replace(found[i], text=text)
+            for i, text in enumerate(words)
+        ]
 
     def _lexical_text(self, asked: Asked, mode: SearchMode, lexical_text: str) -> str | None:
         """What the lexical side looks for; None if there is no such side."""
@@ -149,15 +152,16 @@ class Resolver:
         also = []
         if recipe and made_by:  # vectors of queries, made with the query prompt, belong here too
             also = [replace(made_by, prompt=recipe.query_prompt).combined]
-        found = {}
-        for i, one in asked.items():
+        vectors, fields = [], []
+        for one in asked.values():
             given = one.query.vector
             where = f"{one.field}.vector"
             check_vector_fingerprint(given.fingerprint, f"{where}.fingerprint", spec, also)
-            vector = own_vector_from(given.vector, f"{where}.vector", spec)
-            prepare_vectors([vector], [f"{where}.vector"], spec)  # refuses one of length 0
-            found[i] = Sought(vector=vector)
-        return found
+            vectors.append(own_vector_from(given.vector, f"{where}.vector", spec))
+            fields.append(f"{where}.vector")
+        if vectors:
+            prepare_vectors(vectors, fields, spec)  # refuses one of length 0
+        return {i: Sought(vector=vector) for i, vector in zip(asked, vectors, strict=True)}
 
     async def _documents(
         self, collection: Collection, asked: dict[int, Asked]

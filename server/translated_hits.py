@@ -52,23 +52,23 @@ async def translate_hits(
 
     A text in a language that the model does not translate has none.
     """
+    found = [
+        (message, hit.document.text if hit.document else "")
+        for response, of_query in zip(responses, hits, strict=True)
+        for message, hit in zip(response.hits, of_query, strict=True)
+    ]
+    each = await translating.prepare([text for _, text in found], plan)
     prepared, messages = [], []
-    for response, found in zip(responses, hits, strict=True):
-        for message, hit in zip(response.hits, found, strict=True):
-            text = hit.document.text if hit.document else ""
-            message.translation.SetInParent()
-            if not text.strip():
-                continue
-            try:
-                prepared.append(await translating.prepare(text, plan))
-            except LanguageUnknown:
-                continue
+    for (message, _), one in zip(found, each, strict=True):
+        message.translation.SetInParent()
+        if not isinstance(one, LanguageUnknown):
+            prepared.append(one)
             messages.append(message)
-    translating.check_tokens(prepared, plan, "options.translate_to")
+    translating.admit(prepared, plan, "options.translate_to")
     translated = await translating.translate(prepared, plan, lane)
-    for message, one in zip(messages, translated.texts, strict=True):
-        message.translation.text = one.text
-        message.translation.source_language = one.source or plan.target
+    for message, text in zip(messages, translated.texts, strict=True):
+        message.translation.text = text.text
+        message.translation.source_language = text.source or plan.target
     if responses:
         timing = responses[0].timing
         timing.queue_s += translated.timing.queue_s

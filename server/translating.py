@@ -14,7 +14,15 @@ from typing import TypeVar
 
 from encoder.sentences import Splitting
 from encoder.tokenizer import Window
-from encoder.translated import Assembly, Prepared, Sentence, Translated, assemble, prepare
+from encoder.translated import (
+    Assembly,
+    LanguageUnknown,
+    Prepared,
+    Sentence,
+    Translated,
+    assemble,
+    prepare,
+)
 from encoder.translation import BeamPlan, Translator, Written
 from server.batcher import Batcher, Computed
 from server.batching import Lane
@@ -104,18 +112,12 @@ class Translating:
         await self.batcher.close()
         self._threads.shutdown()
 
-    async def prepare(self, text: str, plan: TranslatePlan) -> Prepared:
-        """Cut a text into sentences. Raises encoder.translation.PairMissing and
-        encoder.translated.LanguageUnknown."""
-        work = partial(
-            prepare,
-            self.translator,
-            text,
-            source=plan.source,
-            target=plan.target,
-            splitting=plan.splitting,
-        )
-        return await self.aside(work)
+    async def prepare(
+        self, texts: Sequence[str], plan: TranslatePlan
+    ) -> list[Prepared | LanguageUnknown]:
+        """Each text cut into sentences, or why it cannot be translated. Raises
+        encoder.translation.PairMissing."""
+        return await self.aside(partial(_prepare_each, self.translator, texts, plan))
 
     async def aside(self, work: Callable[[], T]) -> T:
         """What `work` returns, computed off the event loop."""
@@ -123,11 +125,15 @@ class Translating:
         run = partial(contextvars.copy_context().run, work)
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 
-    def check_tokens(self, prepared: Sequence[Prepared], plan: TranslatePlan, name: str) -> None:
-        """Raises LimitExceeded for more work than one call may ask for."""
+    def admit(self, prepared: Sequence[Prepared], plan: TranslatePlan, name: str) -> None:
+        """Raises LimitExceeded for more work than one call may ask for, and what the caller's key
+        raises when its tokens are used up: a token counts once for each beam."""
         tokens = sum(one.tokens for one in prepared) * plan.beam.beams
         if tokens > self._tokens_max:
             raise LimitExceeded(name, tokens, self._tokens_max, "source tokens times beams")
+        call = current_call()
+        if call is not None:
+            call.charge(tokens)
 
     async def translate(
         self,
@@ -225,6 +231,26 @@ class Translating:
             attention=attention,
             wanted=lambda number: works[number].ticket.wanted,
         )
+
+
+def _prepare_each(
+    translator: Translator, texts: Sequence[str], plan: TranslatePlan
+) -> list[Prepared | LanguageUnknown]:
+    found: list[Prepared | LanguageUnknown] = []
+    for text in texts:
+        try:
+            found.append(
+                prepare(
+                    translator,
+                    text,
+                    source=plan.source,
+                    target=plan.target,
+                    splitting=plan.splitting,
+                )
+            )
+        except LanguageUnknown as unknown:
+            found.append(unknown)
+    return found
 
 
 def work_of(window: Window, plan: TranslatePlan, own: Ticket) -> Work:

@@ -141,26 +141,21 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
         else:
             check_texts("inputs", request.inputs, self._settings)
         plan = plan_from(request.options, translating.translator, self._settings)
-        prepared: list[Prepared] = []
         errors: Errors = {}
         for index, text in enumerate(request.inputs):
-            try:
-                prepared.append(await self._prepare(f"inputs[{index}]", text, plan))
-            except RequestInvalid as error:
-                if not request.partial_success:
-                    raise
+            error = text_error(f"inputs[{index}]", text, self._settings)
+            if error is not None:
                 errors[index] = error
-        translating.check_tokens(prepared, plan, "inputs")
+        good = [index for index in range(len(request.inputs)) if index not in errors]
+        each = await translating.prepare([request.inputs[index] for index in good], plan)
+        for index, one in zip(good, each, strict=True):
+            if isinstance(one, LanguageUnknown):
+                errors[index] = RequestInvalid(f"inputs[{index}]", str(one))
+        if errors and not request.partial_success:
+            raise errors[min(errors)]
+        prepared = [one for one in each if isinstance(one, Prepared)]
+        translating.admit(prepared, plan, "inputs")
         return plan, prepared, errors
-
-    async def _prepare(self, name: str, text: str, plan: TranslatePlan) -> Prepared:
-        error = text_error(name, text, self._settings)
-        if error is not None:
-            raise error
-        try:
-            return await self._model().prepare(text, plan)
-        except LanguageUnknown as unknown:
-            raise RequestInvalid(name, str(unknown)) from None
 
     async def _reply(
         self, found: TranslatedTexts, errors: Errors

@@ -12,6 +12,7 @@ MODULES = [
     "attention",
     "language_model",
     "sense",
+    "translation",
     "collection",
     "document",
     "search",

@@ -8,8 +8,9 @@ its safetensors. One run gives, with all ways alternated in each round:
 
 - the two ceilings: a large matrix product and a large copy, through torch, in this process;
 - texts/s at 16, 128 and 512 tokens, ids in and vectors out: ONNX Runtime on CUDA as the service
-  calls it, the same with inputs and outputs bound on the device, and sentence-transformers in
-  fp16 with its fused attention; with the share of both ceilings that each reaches;
+  calls it, the same with inputs and outputs bound on the device, the same with gpu_graph.py's
+  fused graph (an experiment), and sentence-transformers in fp16 with its fused attention; with
+  the share of both ceilings that each reaches;
 - texts in and vectors out: this process's engine, sentence-transformers, and the server over
   gRPC with several callers (goal: 0.8 of the engine);
 - fidelity: cosine of every way's vectors to torch in fp32;
@@ -35,6 +36,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import gpu_graph
 import numpy as np
 import onnxruntime
 import torch
@@ -131,12 +133,15 @@ def main() -> None:
     manifest = read_manifest(chosen.model)
     report: dict[str, object] = {"machine": machine(scale), "model": manifest.name}
     print(f"{report['machine']}; model {manifest.name} {scale.precision}", flush=True)
+    if chosen.rehearse:
+        print("REHEARSAL: the calls are the real ones, the figures mean nothing")
     limits = ceilings(scale)
     print(f"matrix product {limits.flops / 1e12:.1f} TFLOP/s, copy {limits.bytes / 1e9:,.0f} GB/s")
     report["ceilings"] = {"flops": limits.flops, "bytes": limits.bytes}
     ways = Ways(chosen.model, manifest, scale)
     report["operators off the GPU"] = off_device = ways.off_device()
-    print(f"operators off the device: {', '.join(off_device) or 'none'}", flush=True)
+    for name, operators in off_device.items():
+        print(f"operators of the {name} graph off the device: {', '.join(operators) or 'none'}")
     report["fidelity"] = fidelity(ways, chosen.model, scale)
     rows = [row for tokens in scale.lengths for row in at_length(ways, tokens, scale)]
     work = Work.of(manifest, chosen.model)
@@ -202,6 +207,9 @@ class Ways:
             "CUDAExecutionProvider" if scale.device == "cuda" else "CPUExecutionProvider"
         )
         self._session = onnxruntime.InferenceSession(self._graph, providers=[self._provider])
+        self._folder = tempfile.TemporaryDirectory(prefix="polyseme-bench-")
+        self._fused_graph = str(gpu_graph.write_fused(model, Path(self._folder.name)))
+        self._fused = onnxruntime.InferenceSession(self._fused_graph, providers=[self._provider])
         self.peer = SentenceTransformer(
             str(model),
             device=scale.device,
@@ -214,15 +222,22 @@ class Ways:
         return self.encoder.pooled([Window(row, none, none) for row in ids])
 
     def bound(self, ids: Ids) -> Callable[[], Vectors]:
-        """Inputs put on the device once, the output left there until it is asked for."""
-        binding = self._session.io_binding()
+        """Inputs put on the device once; the output comes back."""
+        return self._bind(self._session, ids)
+
+    def fused(self, ids: Ids) -> Callable[[], Vectors]:
+        """The same of the fused graph, which takes texts of one length alone."""
+        return self._bind(self._fused, ids)
+
+    def _bind(self, session: onnxruntime.InferenceSession, ids: Ids) -> Callable[[], Vectors]:
+        binding = session.io_binding()
         for name, value in (("ids", ids), ("mask", np.ones_like(ids))):
             held = onnxruntime.OrtValue.ortvalue_from_numpy(value, self._scale.device, 0)
             binding.bind_ortvalue_input(name, held)
         binding.bind_output("pooled", self._scale.device)
 
         def run() -> Vectors:
-            self._session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding)
             binding.synchronize_outputs()
             outputs: Sequence[Vectors] = binding.copy_outputs_to_cpu()
             return outputs[0]
@@ -237,14 +252,19 @@ class Ways:
             found: torch.Tensor = self.peer(features)["sentence_embedding"]
             return found.float().cpu().numpy()
 
-    def off_device(self) -> list[str]:
-        """Operators that ONNX Runtime computes elsewhere than asked, from its own profile."""
+    def off_device(self) -> dict[str, list[str]]:
+        """Operators that ONNX Runtime computes elsewhere than asked, by graph."""
+        graphs = {"served": self._graph, "fused": self._fused_graph}
+        return {name: self._elsewhere(graph) for name, graph in graphs.items()}
+
+    def _elsewhere(self, graph: str) -> list[str]:
+        """From onnxruntime's own profile of one run."""
         options = onnxruntime.SessionOptions()
         options.enable_profiling = True
         with tempfile.TemporaryDirectory() as folder:
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = onnxruntime.InferenceSession(
-                self._graph, sess_options=options, providers=[self._provider]
+                graph, sess_options=options, providers=[self._provider]
             )
             ids = random_ids(self.manifest, 2, 8)
             session.run(["pooled"], {"ids": ids, "mask": np.ones_like(ids)})
@@ -274,6 +294,7 @@ def fidelity(ways: Ways, model: Path, scale: Scale) -> dict[str, tuple[float, fl
     for name, vectors in (
         ("polyseme", ways.served(ids)),
         ("polyseme, bound", ways.bound(ids)()),
+        ("polyseme, fused", ways.fused(ids)()),
         ("sentence-transformers", ways.peers(ids)),
     ):
         cosines = (normalize(vectors.astype(np.float32)) * exact).sum(axis=1)
@@ -296,6 +317,7 @@ def at_length(ways: Ways, tokens: int, scale: Scale) -> list[Result]:
         for name, call in (
             ("polyseme", lambda ids=ids: ways.served(ids)),
             ("polyseme, bound", ways.bound(ids)),
+            ("polyseme, fused", ways.fused(ids)),
             ("sentence-transformers", lambda ids=ids: ways.peers(ids)),
         ):
             calls[name, count] = call

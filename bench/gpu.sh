@@ -42,8 +42,8 @@ case ${1:-help} in
     rm -rf "$shelf" && mkdir -p "$shelf/site"
     bash recipes/lent.sh wheels "$parcels/wheels" $(packages)
     for wheel in "$parcels"/wheels/*.whl; do unzip -q -o "$wheel" -d "$shelf/site"; done
-    # TensorRT is another runtime, and the tools convert models: neither is asked for.
-    rm -rf "$shelf"/site/onnxruntime/{tools,transformers,quantization,datasets} \
+    # TensorRT is another runtime, and most of the tools are for other models: not asked for.
+    rm -rf "$shelf"/site/onnxruntime/{tools,datasets,transformers/models} \
       "$shelf"/site/onnxruntime/capi/libonnxruntime_providers_tensorrt.so
     .venv/bin/python -m encoder.training.lent halve "$model" "$shelf/model"
     .venv/bin/python -m encoder.training.lent pack-folder "$shelf" --out "$parcels"

@@ -8,13 +8,22 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
+from encoder.training.recipe import RecipeInvalid
+
 VARIANTS = 32  # ways to cut a word that are drawn from; each is computed once
 WORDS_MAX = 200_000  # whose cuttings are kept
+
+
+class Encode(Protocol):
+    """Cuts a text into ids, without special tokens."""
+
+    def __call__(self, text: str, draws: np.random.Generator) -> list[int]: ...
 
 
 class NotBpe(ValueError):
@@ -67,6 +76,21 @@ class Segmenter:
         if found is not None:
             return [found]
         return [self._ids[f"<0x{byte:02X}>"] for byte in symbol.encode()]
+
+
+def segmenter(tokenizer: tokenizers.Tokenizer, dropout: float, seed: int) -> Encode:
+    """How texts become ids. Raises RecipeInvalid for a merge dropout without merges."""
+    if dropout:
+        try:
+            return Segmenter(tokenizer, dropout, seed).encode
+        except NotBpe as error:
+            raise RecipeInvalid(f"merge_dropout {dropout}: {error}") from None
+
+    def encode(text: str, draws: np.random.Generator) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    return encode
 
 
 def cut(

@@ -13,24 +13,24 @@ from typing import Any
 import numpy as np
 import tokenizers
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from encoder.checkpoint import load_head, read_config
 from encoder.config import EncoderConfig
-from encoder.training.merges import NotBpe, Segmenter
+from encoder.training.merges import segmenter
 from encoder.training.optimizers import Optimizers
 from encoder.training.recipe import Optimizer, Recipe, RecipeInvalid, Translation, TranslationStage
 from encoder.training.smoothed_loss import Smoothing, smoothed_cross_entropy
 from encoder.training.translation_batches import (
     IGNORED,
-    Encode,
     IdBatch,
     Marks,
     Plan,
     Sentences,
     TranslationBatches,
+    parts_of,
     place_of,
+    readable,
     to_ids,
 )
 from encoder.training.translation_pairs import PairFile, held_out
@@ -217,7 +217,9 @@ class TranslationTraining:
                 total, count = 0.0, 0
                 sentences = Sentences([a for a, _ in pairs], [b for _, b in pairs], [])
                 sentences.languages.extend([target] * len(pairs))
-                batch = cut_long(to_ids(sentences, self._plain, self._marks, draws), self.model)
+                batch = readable(
+                    to_ids(sentences, self._plain, self._marks, draws), self.model.config
+                )
                 for part in parts_of(batch, self.rules.micro_tokens):
                     total += float(self._losses(part, 0.0)[1])
                     count += int((part.wanted != IGNORED).sum())
@@ -302,49 +304,6 @@ def config_of(
         begin_ids=marks.languages,
         end_id=marks.end,
         pairs=tuple(sorted((one, two) for one, two in pairs)),
-    )
-
-
-def segmenter(tokenizer: tokenizers.Tokenizer, dropout: float, seed: int) -> Encode:
-    """How texts become ids. Raises RecipeInvalid for a merge dropout without merges."""
-    if dropout:
-        try:
-            return Segmenter(tokenizer, dropout, seed).encode
-        except NotBpe as error:
-            raise RecipeInvalid(f"merge_dropout {dropout}: {error}") from None
-
-    def encode(text: str, draws: np.random.Generator) -> list[int]:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
-    return encode
-
-
-def parts_of(batch: IdBatch, tokens_max: int) -> Iterator[IdBatch]:
-    """The rows of a batch, so many at a time that their rectangle is within `tokens_max`."""
-    width = batch.source.shape[1] + batch.given.shape[1]
-    at_once = max(1, tokens_max // width)
-    for begin in range(0, len(batch.source), at_once):
-        rows = slice(begin, begin + at_once)
-        yield IdBatch(batch.source[rows], batch.mask[rows], batch.given[rows], batch.wanted[rows])
-
-
-def cut_long(batch: IdBatch, model: Translator) -> IdBatch:
-    """The rows that the model can read; held-out pairs were not measured."""
-    config = model.config
-    fit = batch.mask.sum(axis=1) <= config.encoder.tokens_max
-    fit &= (batch.wanted != IGNORED).sum(axis=1) <= config.decoder.tokens_max
-    source_width = int(batch.mask[fit].sum(axis=1).max(initial=1))
-    target_width = int((batch.wanted[fit] != IGNORED).sum(axis=1).max(initial=1))
-
-    def cut(table: NDArray[Any], width: int) -> NDArray[Any]:
-        return np.ascontiguousarray(table[fit][:, :width])
-
-    return IdBatch(
-        cut(batch.source, source_width),
-        cut(batch.mask, source_width),
-        cut(batch.given, target_width),
-        cut(batch.wanted, target_width),
     )
 
 

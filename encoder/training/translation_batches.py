@@ -7,14 +7,15 @@ have seen.
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.training.merges import padded
+from encoder.training.merges import Encode, padded
 from encoder.training.recipe import RecipeInvalid, Translation
 from encoder.training.translation_pairs import PairFile
+from encoder.translation_config import TranslationConfig
 
 # Of a recipe's seed, so that no two uses draw the same numbers (batches.py has the first ones).
 SEED_ORDER, SEED_POOL, SEED_MERGES = 21, 22, 23
@@ -60,12 +61,6 @@ class IdBatch:
 
 
 IGNORED = -100  # what torch's cross-entropy leaves out
-
-
-class Encode(Protocol):
-    """Cuts a text into ids, without special tokens."""
-
-    def __call__(self, text: str, draws: np.random.Generator) -> list[int]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +219,33 @@ def to_ids(
     lengths = np.array([len(ids) for ids in sources])
     mask = np.arange(table.shape[1]) < lengths[:, None]
     return IdBatch(table, mask, padded(given, marks.pad), padded(wanted, IGNORED))
+
+
+def parts_of(batch: IdBatch, tokens_max: int) -> Iterator[IdBatch]:
+    """The rows of a batch, so many at a time that their rectangle is within `tokens_max`."""
+    width = batch.source.shape[1] + batch.given.shape[1]
+    at_once = max(1, tokens_max // width)
+    for begin in range(0, len(batch.source), at_once):
+        rows = slice(begin, begin + at_once)
+        yield IdBatch(batch.source[rows], batch.mask[rows], batch.given[rows], batch.wanted[rows])
+
+
+def readable(batch: IdBatch, config: TranslationConfig) -> IdBatch:
+    """The rows that the model can read; held-out pairs were not measured."""
+    fit = batch.mask.sum(axis=1) <= config.encoder.tokens_max
+    fit &= (batch.wanted != IGNORED).sum(axis=1) <= config.decoder.tokens_max
+    source_width = int(batch.mask[fit].sum(axis=1).max(initial=1))
+    target_width = int((batch.wanted[fit] != IGNORED).sum(axis=1).max(initial=1))
+
+    def cut(table: NDArray[Any], width: int) -> NDArray[Any]:
+        return np.ascontiguousarray(table[fit][:, :width])
+
+    return IdBatch(
+        cut(batch.source, source_width),
+        cut(batch.mask, source_width),
+        cut(batch.given, target_width),
+        cut(batch.wanted, target_width),
+    )
 
 
 class TranslationBatches:

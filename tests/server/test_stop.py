@@ -120,8 +120,9 @@ async def test_a_server_that_is_told_to_go_under_load_loses_and_breaks_nothing(
     jobs += [crowd.read() for _ in range(READERS)] + [crowd.call_raw() for _ in range(RAW)]
     tasks = [asyncio.create_task(job) for job in jobs]
     statuses = Counter()
-    for _ in range(STOPS):
+    for number in range(STOPS):
         await asyncio.sleep(rng.uniform(0.3, 1.5))
+        print(f"{number} stopped; raw calls {dict(crowd.raw)}", flush=True)
         crowd.stopping = True
         statuses[await asyncio.to_thread(server.stop, 40)] += 1
         assert not server.errors()

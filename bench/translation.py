@@ -76,15 +76,18 @@ def main() -> None:
 def report(
     engines: dict[str, Engine], batches: list[Ids], batch: int, beams: int, options: Any
 ) -> None:
-    """One line an engine: target tokens a second, the median round and the spread."""
+    """One line an engine: target tokens a second, the median round and the spread; and a second
+    of CPU, which says more on a machine that others use too."""
     seconds: dict[str, list[float]] = {name: [] for name in engines}
+    busy: dict[str, list[float]] = {name: [] for name in engines}
     for engine in engines.values():
         engine(batches[:1], beams, options.tokens)  # warm
     for _ in range(options.rounds):
         for name, engine in engines.items():
-            started = time.perf_counter()
+            started, worked = time.perf_counter(), time.process_time()
             engine(batches, beams, options.tokens)
             seconds[name].append(time.perf_counter() - started)
+            busy[name].append(time.process_time() - worked)
     tokens = sum(map(len, batches)) * options.tokens
     first = statistics.median(seconds[next(iter(seconds))])
     print(f"\nbatches of {batch}, beam {beams}: target tokens/s")
@@ -92,7 +95,8 @@ def report(
         median = statistics.median(taken)
         print(
             f"  {name:<28} {tokens / median:>9,.0f}  ({tokens / max(taken):,.0f} to "
-            f"{tokens / min(taken):,.0f})  {first / median:.1f} x"
+            f"{tokens / min(taken):,.0f})  {first / median:.1f} x; "
+            f"{tokens / statistics.median(busy[name]):,.0f} a second of CPU"
         )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from encoder.alignment import Aligned, align, token_places
 from encoder.languages import detect
-from encoder.sentences import Piece, Splitting, fitted, is_translatable, pieces
+from encoder.sentences import Piece, Splitting, fitted, is_translatable, pieces, trimmed
 from encoder.tokenizer import Tokenizer, Truncation, Window
 from encoder.translation import BeamPlan, PairMissing, Translator, Written
 from encoder.words import Span
@@ -269,23 +269,35 @@ def _parts(
     windows = iter(_windows(translator.tokenizer, text, [p for p in found if p.translatable]))
     parts: list[Part] = []
     for piece in found:
-        if not piece.translatable:
+        if piece.translatable:
+            parts += _fitting(translator, text, piece, next(windows))
+        else:
             parts.append(Part(piece, None))
-            continue
-        window = next(windows)
-        if len(window.ids) <= translator.tokens_max:
-            parts.append(Part(piece, window))
-            continue
-        smaller = fitted(piece, text, window, translator.tokens_max)
-        again = _windows(translator.tokenizer, text, smaller, translator.tokens_max)
-        parts += map(Part, smaller, again)
     return tuple(parts)
 
 
-def _windows(
-    tokenizer: Tokenizer, text: str, parts: Sequence[Piece], tokens_max: int = _UNLIMITED
-) -> list[Window]:
+def _fitting(translator: Translator, text: str, piece: Piece, window: Window) -> list[Part]:
+    """A piece as parts that the model can read: itself, if it is not too long."""
+    if len(window.ids) <= translator.tokens_max:
+        return [Part(piece, window)]
+    smaller = fitted(piece, text, window, translator.tokens_max)
+    if smaller == [piece]:  # one character may be many tokens
+        middle = (piece.start + piece.end) // 2
+        if middle == piece.start:
+            return [Part(piece, None)]
+        halves = trimmed(text, piece.start, middle), trimmed(text, middle, piece.end)
+        smaller = [half for half in halves if half is not None]
+    # Cut within a word, its two parts may have more tokens than the whole had.
+    windows = _windows(translator.tokenizer, text, smaller)
+    return [
+        part
+        for one, read in zip(smaller, windows, strict=True)
+        for part in _fitting(translator, text, one, read)
+    ]
+
+
+def _windows(tokenizer: Tokenizer, text: str, parts: Sequence[Piece]) -> list[Window]:
     encoded = tokenizer.encode(
-        [part.of(text) for part in parts], tokens_max=tokens_max, truncation=Truncation.ERROR
+        [part.of(text) for part in parts], tokens_max=_UNLIMITED, truncation=Truncation.ERROR
     )
     return [one.windows[0] for one in encoded]

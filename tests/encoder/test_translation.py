@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from encoder.beam import BeamPlan
 from encoder.manifest import ModelDamaged, ModelNotFound, Precision
 from encoder.runtime import PrecisionMissing
+from encoder.sentences import Splitting
 from encoder.tokenizer import Window
 from encoder.translated import Assembly, assemble, prepare, translate_texts
 from encoder.translation import PairMissing, Translator
@@ -165,6 +166,32 @@ def test_a_text_is_put_together_as_it_was(exact):
             == (text[source.start : source.end])
         )
     assert [bool(sentence.written) for sentence in found.sentences] == [True, True, False]
+
+
+@pytest.mark.parametrize("text", ["a-" * 150, "x, " * 100, "le chat " * 60 + "q" * 99])
+def test_the_longest_words_are_cut_and_nothing_is_lost(exact, text):
+    prepared = prepare(exact, text, source="fr", target="en")
+
+    assert len(prepared.parts) > 1
+    assert all(len(window.ids) <= exact.tokens_max for window in prepared.windows)
+    kept = "".join(part.piece.of(text) for part in prepared.parts)
+    assert kept.replace(" ", "") == text.replace(" ", "")
+
+
+HOSTILE = ["a", "é", "日", "🙂", " ", "\n", ". ", "<b>", "</b>", "-", "12", "ﷺ", "\u0301", "\u202e",
+           "\x1f", "&amp;", "Mr. ", '"', "<", ">", "le chat "]  # fmt: skip
+
+
+@given(
+    text=st.lists(st.sampled_from(HOSTILE), max_size=200).map("".join),
+    splitting=st.sampled_from(Splitting),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_text_whose_sentences_stay_as_they_are_stays_as_it_is(exact, text, splitting):
+    prepared = prepare(exact, text, source="fr", target="en", splitting=splitting)
+
+    assert all(len(window.ids) <= exact.tokens_max for window in prepared.windows)
+    assert assemble(exact, prepared, [[] for _ in prepared.windows]).text == text
 
 
 def test_sentences_have_the_same_places_while_the_text_grows(exact):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 
 from encoder.evaluation.data import read_lines
 from encoder.training.merges import Segmenter
@@ -77,11 +78,14 @@ class Captions:
     def epoch(self, number: int, tokens_max: int) -> Iterator[IdBatch]:
         """The batches of one reading of the text: the same for the same number."""
         random = np.random.default_rng([self._seed, 31, number])
-        items = self._kept[:, None]
-        batches = cut_to_size(items, self._lengths[self._kept], tokens_max, random)
+        batches = self._cut(tokens_max, random)
         for index in random.permutation(len(batches)):
             rows = batches[index][:, 0].tolist()
             yield self._ids(self.train, rows, self._merging, random)
+
+    def epoch_steps(self, tokens_max: int) -> int:
+        """Batches of one reading, give or take one: lengths that are equal fall as they may."""
+        return len(self._cut(tokens_max, np.random.default_rng(self._seed)))
 
     def batches(self, split: Split, texts: int) -> Iterator[tuple[list[int], IdBatch]]:
         """All of a split by length, `texts` at a time, with each one's line numbers."""
@@ -105,6 +109,9 @@ class Captions:
             [TARGET] * len(rows),
         )
         return to_ids(sentences, segmenter.encode, self.marks, random)
+
+    def _cut(self, tokens_max: int, random: np.random.Generator) -> list[NDArray[np.int64]]:
+        return cut_to_size(self._kept[:, None], self._lengths[self._kept], tokens_max, random)
 
     def _split(self, name: str, lines_max: int | None) -> Split:
         files = (self._folder / f"{name}.{language}" for language in (SOURCE, TARGET))

@@ -257,6 +257,8 @@ class Transformer(Model):
             rope_theta_global=10_000.0,
         )
         self.encoder, self.decoder = Encoder(config), Decoder(config)
+        # Small, or the residual stream makes each token guess itself at first.
+        nn.init.normal_(self.table.weight, std=config.initializer_range)
         self.encoder.embeddings.word = self.decoder.embeddings.word = self.table
         self.decoder.bias = self.bias
 

@@ -44,8 +44,8 @@ class Budget:
     steps:        if given, no more steps than so many, of trials too: a rehearsal
     """
 
-    epochs: int = 30
-    trial_epochs: int = 4
+    epochs: int = 20
+    trial_epochs: int = 2
     rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3)
     step_tokens: int = 4096
     dropout: float = 0.3
@@ -102,7 +102,7 @@ class Trainer:
             self.model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=1e-4
         )
         self.epochs = epochs
-        self._epoch_steps = sum(1 for _ in captions.epoch(0, budget.step_tokens))
+        self._epoch_steps = captions.epoch_steps(budget.step_tokens)
         self.epoch = 0
         self.tokens = 0
         self.seconds = 0.0

@@ -1,6 +1,7 @@
 """Masked language modelling beside the sentence stage, so that the trunk keeps what it knows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from encoder.training.recipe import Recipe
 from encoder.training.rows import Rows
 from encoder.training.streams import Tokenized
 from encoder.training.vocabulary import BEGIN, MASK, RESERVED_IDS, token_id, word_starts
+
+StatesOf: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 SEED_ROWS, SEED_MASKS = 5, 6  # of a recipe's seed; 1 to 4 are pretraining's and the pairs'
 
@@ -56,24 +59,20 @@ class MaskedRows:
         return hide(ids, masking.rate_last, masking, self._alphabet, random)
 
 
-def masked_loss(model: MaskedLanguageModel, rows: Masked, device: torch.device) -> Tensor:
-    """The mean cross-entropy of the hidden tokens, in nats."""
-    states = model.encoder(_tensor(rows.inputs, device), explain=device.type == "cpu").last
-    row_tokens = rows.inputs.shape[1]
-    places = rows.places + np.arange(len(rows.places))[:, None] * row_tokens
+def masked_loss(
+    model: MaskedLanguageModel, states_of: StatesOf, rows: Masked, device: torch.device
+) -> Tensor:
+    """The mean cross-entropy of the hidden tokens, in nats.
+
+    states_of: ids and owners (`sentence_packing.Packed`) to states; each row has one owner
+    """
+    ids = _tensor(rows.inputs, device)
+    owners = torch.arange(len(ids), device=device)[:, None].expand_as(ids).contiguous()
+    states = states_of(ids, owners)
+    places = rows.places + np.arange(len(rows.places))[:, None] * rows.inputs.shape[1]
     chosen = states.flatten(0, 1).index_select(0, _tensor(places.reshape(-1), device))
     targets = _tensor(rows.targets.reshape(-1), device)
     return F.cross_entropy(model.logits(chosen).float(), targets)
-
-
-def held_out_losses(
-    model: MaskedLanguageModel, held_out: Mapping[str, Masked], device: torch.device
-) -> dict[str, float]:
-    """By language, in nats."""
-    return {
-        language: round(float(masked_loss(model, rows, device)), 4)
-        for language, rows in held_out.items()
-    }
 
 
 def _tensor(values: NDArray[np.int64], device: torch.device) -> Tensor:

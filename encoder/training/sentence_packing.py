@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encoder.config import EncoderConfig, Layout
-from encoder.training.sentence_teacher import like_length, rectangle
+from encoder.evaluation.vectors import batches
+from encoder.training.sentence_teacher import rectangle
 
 NOBODY = -1  # whose the padding is
 
@@ -79,7 +80,7 @@ def pack(
 def alone(texts: Sequence[NDArray[np.int64]], chunk_tokens: int, pad_id: int) -> list[Packed]:
     """The same with a row for each text, for models that count positions from a row's start."""
     packed = []
-    for group in like_length([len(ids) for ids in texts], chunk_tokens):
+    for group in batches([len(ids) for ids in texts], chunk_tokens):
         ids, mask = rectangle([texts[index] for index in group], pad_id)
         owners = np.where(mask, np.array(group)[:, None], NOBODY)
         packed.append(Packed(torch.from_numpy(ids), torch.from_numpy(owners)))

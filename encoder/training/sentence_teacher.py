@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from encoder.checkpoint import WEIGHTS, load_sentence_encoder
+from encoder.evaluation.vectors import batches
 from encoder.manifest import ModelNotFound, Precision
 from encoder.runtime import Encoder, PrecisionMissing, normalize
 from encoder.sentence import read_sentence_settings
@@ -65,7 +66,7 @@ class ServedTeacher:
         nowhere = np.empty(0, dtype=np.int32)  # pooling asks for no offsets
         windows = [Window(ids, nowhere, nowhere) for ids in self._reader.ids(texts)]
         vectors = np.empty((len(texts), self.width), dtype=np.float32)
-        for batch in like_length([len(window.ids) for window in windows], SERVED_TOKENS):
+        for batch in batches([len(window.ids) for window in windows], SERVED_TOKENS):
             vectors[batch] = self._encoder.pooled([windows[i] for i in batch])
         return normalize(vectors)
 
@@ -100,7 +101,7 @@ class TorchTeacher:
         vectors = np.empty((len(texts), self.width), dtype=np.float32)
         enabled = self._precision != torch.float32
         with torch.autocast(self._device.type, self._precision, enabled=enabled):
-            for batch in like_length([len(row) for row in rows], self._budget):
+            for batch in batches([len(row) for row in rows], self._budget):
                 ids, mask = rectangle([rows[i] for i in batch], self._pad_id)
                 pooled = self._model(
                     torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device)
@@ -127,21 +128,6 @@ def _identity(weights_sha256: str, directory: Path, tokens_max: int, numbers: st
     tokenizer = file_sha256(directory / "tokenizer.json")
     parts = f"{weights_sha256} {tokenizer} {tokens_max} {numbers}"
     return hashlib.sha256(parts.encode()).hexdigest()
-
-
-def like_length(lengths: Sequence[int], tokens_max: int) -> list[list[int]]:
-    """Indices in batches of like length, each within `tokens_max` when padded; longest first.
-
-    One text above the limit travels alone.
-    """
-    batches: list[list[int]] = []
-    longest = 0
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        if not batches or longest * (len(batches[-1]) + 1) > tokens_max:
-            batches.append([])
-            longest = lengths[index]
-        batches[-1].append(index)
-    return batches
 
 
 def rectangle(

@@ -38,9 +38,7 @@ def rehearse(training: Pretraining, say: Callable[[str], None]) -> None:
     total_s += evaluations * (time.monotonic() - started)
     parameters = sum(p.numel() for p in training.model.parameters())
     say(f"{parameters:,} parameters; held-out text: {', '.join(held_out) or 'none'}")
-    say(
-        f"memory: {memory_bytes() / 2**20:,.0f} MiB at most so far; whole run: {duration(total_s)}"
-    )
+    say(f"memory: {memory_bytes() / 2**20:,.0f} MiB at most so far; whole run: {duration(total_s)}")
 
 
 def _time(training: Pretraining, step: Step) -> float:

@@ -187,7 +187,7 @@ class SentenceTraining:
         """On a CPU the encoder as one graph; on a GPU, where that takes minutes, by layer."""
         if self._device.type == "cuda":
             for layer in self.model.encoder.layers:
-                layer.compile(dynamic=False)  # type: ignore[no-untyped-call]
+                layer.compile(dynamic=False)
             return
         # Without it compiled scatters add from several threads in any order. It also fills new
         # memory, which finds bugs but costs time (mypy misses the attribute).

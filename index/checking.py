@@ -51,13 +51,26 @@ def examine(reader: Reader, connection: sqlite3.Connection, path: Path) -> str:
     """
     for problem in _structure(reader):
         raise DataDamaged(path, problem)
-    for problem in _documents(reader):
-        return f"{path} is damaged: {problem}"  # whoever reads that document is told
-    for problem in _derived(reader):
+    damaged = list(_documents(reader))
+    unreadable = _unreadable(reader) if damaged else frozenset()
+    for problem in _derived(reader, unreadable):
         raise DataDamaged(path, problem)
+    if damaged:  # whoever reads such a document is told
+        return f"{path} is damaged: {damaged[0]}"
     for finding in check_words(connection, path):
         raise DataDamaged(path, finding.problem)
     return ""
+
+
+def _unreadable(reader: Reader) -> frozenset[int]:
+    """Rows of documents whose checksum is wrong."""
+    found = set()
+    for row in _rows(reader.connection, "SELECT row FROM documents ORDER BY row"):
+        try:
+            reader.by_rows([row])
+        except (DataDamaged, *database.ERRORS):
+            found.add(row)
+    return frozenset(found)
 
 
 def check_words(connection: sqlite3.Connection, path: Path) -> Iterator[Finding]:
@@ -92,11 +105,13 @@ def _documents(reader: Reader) -> Iterator[str]:
             yield f"row {row} is in {one} and not in {other}"
 
 
-def _derived(reader: Reader) -> Iterator[str]:
-    """Filter values that are missing or belong to nothing."""
+def _derived(reader: Reader, unreadable: frozenset[int] = frozenset()) -> Iterator[str]:
+    """Filter values that are missing or belong to nothing; of `unreadable` rows, any may be."""
     connection = reader.connection
     sound = 0
-    for record in reader.select("1 ORDER BY row", ()):
+    rows = _rows(connection, "SELECT row FROM documents ORDER BY row") if unreadable else []
+    readable = (reader.by_rows([row])[row] for row in rows if row not in unreadable)
+    for record in readable if unreadable else reader.select("1 ORDER BY row", ()):
         for values in field_rows(record):
             found = connection.execute(
                 "SELECT 1 FROM fields WHERE path = ? AND kind = ? AND value = ? AND row = ?", values
@@ -105,6 +120,9 @@ def _derived(reader: Reader) -> Iterator[str]:
                 yield f"{values[0]!r} of document {record.id!r} is missing from the filter values"
             sound += found is not None
     (count,) = connection.execute("SELECT count(*) FROM fields").fetchone()
+    for row in unreadable:
+        sql = "SELECT count(*) FROM fields WHERE row = ?"
+        count -= connection.execute(sql, (row,)).fetchone()[0]
     if count != sound:
         yield f"{count - sound} filter values belong to no document"
 

@@ -1,6 +1,7 @@
 """What does attention buy? Four architectures of one size on the same captions.
 
-    python -m bench.architectures --data DIR --out runs/architectures       all of it; hours
+    python -m bench.architectures --data DIR --out runs/architectures       all of it; hours,
+                                  less with --precision bf16 on a CPU that multiplies in it
     python -m bench.architectures --data DIR --out /tmp/try --steps 3       a few steps of each
 
 DIR holds parallel/multi30k. Every architecture has the same text, vocabulary, number of

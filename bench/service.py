@@ -22,6 +22,7 @@ import lzma
 import os
 import platform
 import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -267,23 +268,38 @@ def read_texts(file: Path, wanted: int) -> list[str]:
 
 @contextmanager
 def serving(model: Path, precision: str, data: Path) -> Iterator[Client]:
-    port = 50_971
+    port = free_port()
     command = [sys.executable, "-m", "server.command", "serve", "--log-level", "warning"]
     command += ["--address", f"127.0.0.1:{port}", "--model", str(model), "--data", str(data)]
     server = subprocess.Popen([*command, "--precision", precision])
     try:
         with Client(f"127.0.0.1:{port}", timeout_s=120) as client:
-            client.wait_until_serving(timeout_s=60)
+            client.wait_until_serving(timeout_s=300)
             yield client
     finally:
         server.terminate()
         server.wait(60)
 
 
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 def seconds(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
+
+
+def spread_of(rates: Sequence[float]) -> dict[str, float]:
+    """The median, and half the range between quartiles as a share of it."""
+    low, _, high = statistics.quantiles(rates, n=4) if len(rates) > 1 else [rates[0]] * 3
+    rate = statistics.median(rates)
+    return {"rate": rate, "spread": (high - low) / 2 / rate}
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -1,0 +1,147 @@
+"""How many texts a second do 32 callers get, one text a call, from each server?
+
+    python bench/crowd.py --model models/all-minilm-l6-v2 --texts FILE \\
+        [--infinity PYTHON] [--callers 32] [--rounds 5] [--json FILE]
+
+polyseme through gRPC (the blocking client, a thread a caller); the same ONNX graph in process,
+tokenized and in sorted batches, as the limit; infinity, of the environment `--infinity`, and
+sentence-transformers behind uvicorn (bench/http_peer.py), both through HTTP with kept
+connections. They take turns, and each runs in a process of its own, idle when it is not asked;
+the callers share the machine's cores with them. "p50" is of a lone caller.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from service import PlainRuntime, machine, read_texts, seconds, serving, spread_of
+
+START_S_MAX = 300.0
+ALONE = 100
+Embed = Callable[[str], object]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--texts", type=Path, required=True)
+    parser.add_argument("--infinity", help="Python that has infinity-emb; left out without it")
+    parser.add_argument("--callers", type=int, default=32)
+    parser.add_argument("--count", type=int, default=512, help="texts a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    chosen = parser.parse_args()
+
+    texts = [text for text in read_texts(chosen.texts, 4_000) if 40 <= len(text) <= 70][
+        : chosen.count
+    ]
+    model = str(chosen.model)
+    with ExitStack() as stack:
+        data = stack.enter_context(tempfile.TemporaryDirectory(prefix="polyseme-bench-"))
+        client = stack.enter_context(serving(chosen.model, "int8", Path(data)))
+        ways: dict[str, Embed] = {"polyseme, gRPC": lambda text: client.embed([text])}
+        peer = [sys.executable, str(Path(__file__).with_name("http_peer.py")), model, "50981"]
+        ways["sentence-transformers, HTTP"] = stack.enter_context(http_server(peer, 50_981))
+        if chosen.infinity:
+            peer = [chosen.infinity, "-m", "infinity_emb", "v2", "--model-id", model, "--port"]
+            peer += ["50982", "--engine", "torch", "--device", "cpu", "--no-bettertransformer"]
+            ways["infinity, HTTP"] = stack.enter_context(http_server(peer, 50_982))
+        rates, alone = measure(ways, texts, chosen.callers, chosen.rounds)
+        plain = PlainRuntime(chosen.model, "int8")
+        plain.embed(texts)
+        rates["engine in process"] = [
+            len(texts) / seconds(lambda: plain.embed(texts)) for _ in range(chosen.rounds)
+        ]
+        turn = iter(texts)
+        alone["engine in process"] = [
+            seconds(lambda: plain.embed([next(turn)])) for _ in range(min(ALONE, len(texts)))
+        ]
+    rows = [
+        {"name": name, **spread_of(found), "p50_ms": statistics.median(alone[name]) * 1e3}
+        for name, found in rates.items()
+    ]
+    print(f"{machine()}; {chosen.callers} callers, {chosen.rounds} rounds of {len(texts)} texts")
+    print(table(rows))
+    if chosen.json:
+        chosen.json.write_text(json.dumps(rows, indent=1))
+
+
+def measure(
+    ways: dict[str, Embed], texts: Sequence[str], callers: int, rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Texts a second of each round with all callers, and seconds of single calls."""
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    alone: dict[str, list[float]] = {name: [] for name in ways}
+    with ThreadPoolExecutor(callers) as pool:
+        for number, (name, embed) in itertools.product(range(rounds + 1), ways.items()):
+            spent = seconds(lambda: list(pool.map(embed, texts)))  # noqa: B023  called at once
+            if number:  # the first warms
+                rates[name].append(len(texts) / spent)
+    for text, (name, embed) in itertools.product(texts[:ALONE], ways.items()):
+        alone[name].append(seconds(lambda: embed(text)))  # noqa: B023  called at once
+    return rates, alone
+
+
+@contextmanager
+def http_server(command: Sequence[str], port: int) -> Iterator[Embed]:
+    """Start it, wait until it embeds; gives a function that embeds a text."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    own = threading.local()
+
+    def embed(text: str) -> Any:
+        if not hasattr(own, "connection"):
+            own.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        body = json.dumps({"input": [text], "model": "default"})
+        own.connection.request("POST", "/embeddings", body, {"Content-Type": "application/json"})
+        reply = own.connection.getresponse()
+        content = reply.read()
+        if reply.status != 200:
+            raise RuntimeError(f"port {port} answered {reply.status}: {content[:200]!r}")
+        return json.loads(content)["data"][0]["embedding"]
+
+    try:
+        deadline = time.monotonic() + START_S_MAX
+        while True:
+            try:
+                embed("ready?")
+                break
+            except OSError:
+                del own.connection
+                if process.poll() is not None or time.monotonic() > deadline:
+                    sys.exit(f"{command[1:3]} does not serve")
+                time.sleep(0.5)
+        yield embed
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    ours = rows[0]["rate"]
+    lines = ["| | texts/s | polyseme to it | one caller, p50 ms |", "|---|---|---|---|"]
+    lines += [
+        f"| {row['name']} | {row['rate']:,.0f} ±{row['spread']:.0%} | {ours / row['rate']:.2f} "
+        f"| {row['p50_ms']:.2f} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

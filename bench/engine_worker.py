@@ -1,0 +1,224 @@
+"""One embedding engine in a process of its own: run by bench/engine.py, in whichever environment
+has the engine. It imports nothing of the project but for the engines named polyseme.
+
+    python bench/engine_worker.py ENGINE '{"model": ..., "fp32": ..., "dynamic": ..., "plain": ...}'
+
+Asked with a JSON list of texts, it answers {"wall_s", "cpu_s", "file"}, the vectors of length 1
+being in the .npy file.
+"""
+
+# For any environment, which has some of the engines, and for old Pythons.
+# mypy: ignore-errors
+# ruff: noqa: ANN001, ANN201, ANN202, B905, PLC0415
+import json
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from answering import serve, timed
+
+BATCH = 32
+TOKENS_MAX = 256
+BATCH_TOKENS_MAX = 2048
+
+
+def main():
+    serve({name: partial(started, load) for name, load in ENGINES.items()})
+
+
+def started(load, paths):
+    embed, version = load(json.loads(paths))
+    file = Path(tempfile.mkdtemp(prefix="polyseme-engine-")) / "vectors.npy"
+
+    def answer(texts):
+        vectors, spent = timed(lambda: np.asarray(embed(texts), dtype=np.float32))
+        np.save(file, unit(vectors))
+        return {**spent, "file": str(file)}
+
+    return answer, version
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def tokenizer_of(paths):
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(f"{paths['model']}/tokenizer.json")
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(TOKENS_MAX)
+    return tokenizer
+
+
+def sorted_batches(paths, run):
+    """What one writes by hand round a graph that pools: tokenize, sort, batches of BATCH, pad."""
+    tokenizer = tokenizer_of(paths)
+
+    def embed(texts):
+        ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+        found = [None] * len(ids)
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            block = np.zeros((len(rows), len(ids[rows[-1]])), dtype=np.int64)
+            mask = np.zeros_like(block)
+            for line, row in enumerate(rows):
+                block[line, : len(ids[row])] = ids[row]
+                mask[line, : len(ids[row])] = 1
+            for row, vector in zip(rows, run(block, mask)):
+                found[row] = vector
+        return np.stack(found)
+
+    return embed
+
+
+def polyseme(precision):
+    def load(paths):
+        from encoder.runtime import Encoder, Precision
+        from encoder.tokenizer import Truncation
+
+        encoder = Encoder.load(Path(paths["model"]), precision=Precision(precision))
+
+        def embed(texts):
+            """As the server's batcher does: sorted, as many as BATCH_TOKENS_MAX padded."""
+            tokenized = encoder.tokenizer.encode(
+                texts, tokens_max=TOKENS_MAX, truncation=Truncation.HEAD
+            )
+            windows = [text.windows[0] for text in tokenized]
+            order = sorted(range(len(windows)), key=lambda row: -len(windows[row].ids))
+            vectors = np.empty((len(texts), encoder.width), np.float32)
+            while order:
+                count = max(1, BATCH_TOKENS_MAX // len(windows[order[0]].ids))
+                rows, order = order[:count], order[count:]
+                vectors[rows] = encoder.pooled([windows[row] for row in rows])
+            return vectors
+
+        return embed, ""
+
+    return load
+
+
+def runtime(graph):
+    def load(paths):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(
+            paths[graph], options, providers=["CPUExecutionProvider"]
+        )
+
+        def run(ids, mask):
+            return session.run(["pooled"], {"ids": ids, "mask": mask})[0]
+
+        return sorted_batches(paths, run), onnxruntime.__version__
+
+    return load
+
+
+def openvino(precision):
+    def load(paths):
+        import openvino
+
+        core = openvino.Core()
+        model = core.read_model(paths["fp32"])
+        if precision == "int8":
+            model = quantized(model, paths)
+        hint = {"int8": "f32", "bf16": "bf16", "fp32": "f32"}[precision]
+        settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
+        request = core.compile_model(model, "CPU", settings).create_infer_request()
+
+        def run(ids, mask):
+            return request.infer({"ids": ids, "mask": mask})["pooled"]
+
+        return sorted_batches(paths, run), openvino.__version__
+
+    return load
+
+
+def quantized(model, paths):
+    """Static int8 as OpenVINO's own tool makes it, calibrated on the model card's kind of text."""
+    import nncf
+
+    tokenizer = tokenizer_of(paths)
+    texts = json.loads(Path(paths["calibration"]).read_text())
+
+    def sample(text):
+        ids = np.array([tokenizer.encode(text).ids], dtype=np.int64)
+        return {"ids": ids, "mask": np.ones_like(ids)}
+
+    return nncf.quantize(model, nncf.Dataset(texts, sample), model_type=nncf.ModelType.TRANSFORMER)
+
+
+def sentence_transformers(dtype):
+    def load(paths):
+        import sentence_transformers
+        import torch
+
+        model = sentence_transformers.SentenceTransformer(
+            paths["model"], device="cpu", model_kwargs={"torch_dtype": getattr(torch, dtype)}
+        )
+        model.max_seq_length = TOKENS_MAX
+
+        def embed(texts):
+            vectors = model.encode(texts, batch_size=BATCH, convert_to_tensor=True)
+            return vectors.float().numpy()
+
+        return embed, sentence_transformers.__version__
+
+    return load
+
+
+def fastembed(paths):
+    import fastembed
+    from fastembed.common.model_description import ModelSource, PoolingType
+
+    fastembed.TextEmbedding.add_custom_model(
+        model="bench/minilm", pooling=PoolingType.MEAN, normalization=True, dim=384,
+        sources=ModelSource(hf="bench/minilm"), model_file="model.onnx",
+    )  # fmt: skip
+    model = fastembed.TextEmbedding("bench/minilm", specific_model_path=paths["plain"])
+
+    def embed(texts):
+        return np.stack(list(model.embed(texts, batch_size=BATCH)))
+
+    return embed, fastembed.__version__
+
+
+def infinity(paths):
+    import asyncio
+
+    import infinity_emb
+    from infinity_emb import AsyncEmbeddingEngine, EngineArgs
+
+    loop = asyncio.new_event_loop()
+    engine = AsyncEmbeddingEngine.from_args(
+        EngineArgs(model_name_or_path=paths["model"], engine="torch", device="cpu", dtype="float32",
+                   bettertransformer=False, batch_size=BATCH)
+    )  # fmt: skip
+    loop.run_until_complete(engine.astart())
+
+    def embed(texts):
+        return np.stack(loop.run_until_complete(engine.embed(sentences=texts))[0])
+
+    return embed, infinity_emb.__version__
+
+
+ENGINES = {
+    "polyseme int8": polyseme("int8"),
+    "polyseme fp32": polyseme("fp32"),
+    "onnxruntime int8 dynamic": runtime("dynamic"),
+    "onnxruntime fp32": runtime("fp32"),
+    "OpenVINO fp32": openvino("fp32"),
+    "OpenVINO bf16": openvino("bf16"),
+    "OpenVINO int8 static": openvino("int8"),
+    "sentence-transformers fp32": sentence_transformers("float32"),
+    "sentence-transformers bf16": sentence_transformers("bfloat16"),
+    "FastEmbed": fastembed,
+    "infinity": infinity,
+}
+
+if __name__ == "__main__":
+    main()

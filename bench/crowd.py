@@ -55,13 +55,15 @@ def main() -> None:
     with ExitStack() as stack:
         data = stack.enter_context(tempfile.TemporaryDirectory(prefix="polyseme-bench-"))
         client = stack.enter_context(serving(chosen.model, "int8", Path(data)))
-        ways: dict[str, Embed] = {"polyseme, gRPC": lambda text: client.embed([text])}
+        asked: dict[str, Embed | None] = {"polyseme, gRPC": lambda text: client.embed([text])}
         peer = [sys.executable, str(Path(__file__).with_name("http_peer.py")), model, "50981"]
-        ways["sentence-transformers, HTTP"] = stack.enter_context(http_server(peer, 50_981))
+        asked["sentence-transformers, HTTP"] = stack.enter_context(http_server(peer, 50_981))
         if chosen.infinity:
-            peer = [chosen.infinity, "-m", "infinity_emb", "v2", "--model-id", model, "--port"]
+            program = str(Path(chosen.infinity).with_name("infinity_emb"))
+            peer = [program, "v2", "--model-id", model, "--port"]
             peer += ["50982", "--engine", "torch", "--device", "cpu", "--no-bettertransformer"]
-            ways["infinity, HTTP"] = stack.enter_context(http_server(peer, 50_982))
+            asked["infinity, HTTP"] = stack.enter_context(http_server(peer, 50_982))
+        ways = {name: embed for name, embed in asked.items() if embed is not None}
         rates, alone = measure(ways, texts, chosen.callers, chosen.rounds)
         plain = PlainRuntime(chosen.model, "int8")
         plain.embed(texts)
@@ -78,6 +80,8 @@ def main() -> None:
     ]
     print(f"{machine()}; {chosen.callers} callers, {chosen.rounds} rounds of {len(texts)} texts")
     print(table(rows))
+    for name in asked.keys() - ways.keys():
+        print(f"{name}: not installed, or it does not start")
     if chosen.json:
         chosen.json.write_text(json.dumps(rows, indent=1))
 
@@ -99,12 +103,12 @@ def measure(
 
 
 @contextmanager
-def http_server(command: Sequence[str], port: int) -> Iterator[Embed]:
-    """Start it, wait until it embeds; gives a function that embeds a text."""
+def http_server(command: Sequence[str], port: int) -> Iterator[Embed | None]:
+    """Start it, wait until it embeds; gives a function that embeds a text, None if it ends."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     own = threading.local()
 
-    def embed(text: str) -> Any:
+    def ask(text: str) -> Any:
         if not hasattr(own, "connection"):
             own.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         body = json.dumps({"input": [text], "model": "default"})
@@ -117,16 +121,15 @@ def http_server(command: Sequence[str], port: int) -> Iterator[Embed]:
 
     try:
         deadline = time.monotonic() + START_S_MAX
-        while True:
+        serves = False
+        while not serves and process.poll() is None and time.monotonic() < deadline:
             try:
-                embed("ready?")
-                break
+                ask("ready?")
+                serves = True
             except OSError:
                 del own.connection
-                if process.poll() is not None or time.monotonic() > deadline:
-                    sys.exit(f"{command[1:3]} does not serve")
                 time.sleep(0.5)
-        yield embed
+        yield ask if serves else None
     finally:
         process.terminate()
         process.wait(60)

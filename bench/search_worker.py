@@ -4,7 +4,8 @@
 
 Answers {"build": directory}, with the seconds it took, the bytes that the process grew by and how
 the index can be tuned; and {"search": queries.npy, "k", "effort", "batch", "callers", "rounds"},
-with the positions found, the seconds and the processor seconds of a round.
+with the positions found, the seconds and the processor seconds of a round; after "seconds_max",
+if it is given, the round ends with what was answered.
 """
 
 # mypy: ignore-errors
@@ -201,9 +202,12 @@ def searched(engine, asked):
     parts = [queries[start : start + batch] for start in range(0, len(queries), batch)]
     found = []
     times = []
+    end = time.perf_counter() + asked.get("seconds_max", float("inf"))
 
     def one(part):
         began = time.perf_counter()
+        if began > end:
+            return [], 0.0
         rows = engine.search(part, k)
         return rows, time.perf_counter() - began
 
@@ -211,7 +215,7 @@ def searched(engine, asked):
         answers, spent = timed(lambda: list(pool.map(one, parts)))
     for rows, seconds in answers:
         found += [[int(row) for row in line] for line in rows]
-        times.append(seconds)
+        times += [seconds] * bool(len(rows))
     return {**spent, "found": found, "p50_ms": float(np.median(times)) * 1e3}
 
 

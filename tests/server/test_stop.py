@@ -8,6 +8,7 @@ import asyncio
 import os
 import random
 import socket
+import time
 from collections import Counter
 
 import grpc
@@ -22,6 +23,7 @@ SEED = int(os.environ.get("STOPS_SEED", "1"))
 LONG = "apples and oranges are fruit. " * 20
 PATIENT = Retry(attempts_max=1000, wait_max_s=2.0)
 PATIENCE_S = 600.0
+BACKOFF_S = 5.0  # so long a raw channel may go on telling of the server before
 WRITERS, READERS, RAW = 2, 2, 3
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240 + 60 * STOPS)]
@@ -39,6 +41,7 @@ class Crowd:
     def __init__(self, port):
         self.address = f"127.0.0.1:{port}"
         self.stopping = False  # SIGTERM was sent, and the next server does not serve yet
+        self.serving_since = time.monotonic()
         self.over = False
         self.raw = Counter()
         self.library = Counter()
@@ -91,7 +94,7 @@ class Crowd:
         elif when := retry_delay_s(error):
             assert 0 < when <= 5
             self.raw["UNAVAILABLE with RetryInfo"] += 1
-        elif before or self.stopping:
+        elif before or self.stopping or time.monotonic() - self.serving_since < BACKOFF_S:
             self.raw["UNAVAILABLE, no server there"] += 1
         else:
             self.wrong.append(f"UNAVAILABLE while it served: {error.details()}")
@@ -127,7 +130,7 @@ async def test_a_server_that_is_told_to_go_under_load_loses_and_breaks_nothing(
         statuses[await asyncio.to_thread(server.stop, 40)] += 1
         assert not server.errors()
         server = await asyncio.to_thread(start_process, tmp_path, *arguments)
-        crowd.stopping = False
+        crowd.stopping, crowd.serving_since = False, time.monotonic()
         for task in tasks:
             if task.done():
                 task.result()  # raises what it met

@@ -109,6 +109,13 @@ def http_server(command: Sequence[str], port: int) -> Iterator[Embed | None]:
     own = threading.local()
 
     def ask(text: str) -> Any:
+        try:
+            return post(text)
+        except ConnectionError:  # the server closed what was idle between two rounds
+            own.connection.close()
+            return post(text)
+
+    def post(text: str) -> Any:
         if not hasattr(own, "connection"):
             own.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         body = json.dumps({"input": [text], "model": "default"})

@@ -4,7 +4,7 @@ PYTHON ?= python3
 MODEL := models/all-minilm-l6-v2
 DEMO_ADDRESS ?= 127.0.0.1:50061
 
-.PHONY: help setup demo serve test slow check format proto clean
+.PHONY: help setup demo serve test slow torture check audit format proto
 
 help: ## the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,12 +39,19 @@ test: .venv/ready ## the default tests, under two minutes on two cores
 slow: .venv/ready ## the tests marked slow
 	$(PY) -m pytest -m slow
 
+torture: $(MODEL)/polyseme.json ## two minutes of kills and restarts, one of random calls
+	.venv/bin/polyseme-server torture --seconds 120
+	FUZZ_SECONDS=60 $(PY) -m pytest -m slow -s tests/server/test_fuzz.py
+
 check: .venv/ready ## lint, types, imports, generated stubs
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy encoder index server clients/python/polyseme clients/demo.py
 	.venv/bin/lint-imports --no-cache
 	$(PY) proto/generate.py --check
+
+audit: .venv/ready ## known holes in the dependencies
+	$(PY) tests/audit.py
 
 format: .venv/ready
 	$(PY) -m ruff check --fix

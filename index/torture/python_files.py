@@ -106,8 +106,10 @@ def _watched_open(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, *
         return _open(file, mode, buffering, *rest, **named)
     writes = set(mode) & set("wax+")
     raw_mode = mode.replace("b", "").replace("t", "")
-    with asked(_opening(path, creates=bool(writes & set("wax")), empties="w" in mode)):
-        raw = _File(path, raw_mode)
+    raw = _asked(
+        _opening(path, creates=bool(writes & set("wax")), empties="w" in mode),
+        lambda: _File(path, raw_mode),
+    )
     if buffering == 0:
         return raw
     buffered = io.BufferedWriter(raw) if writes else io.BufferedReader(raw)
@@ -136,8 +138,20 @@ def _path(path: Any, directory: int | None = None) -> str:
 def _guarded(call: Callable[[], Call], path: str, real: Callable[[], Any]) -> Any:
     if not concerns(path):
         return real()
-    with asked(call()):
-        return real()
+    return _asked(call(), real)
+
+
+def _asked(call: Call, real: Callable[[], Any]) -> Any:
+    """What `real` gives, unless the watcher calls it a failure: then nobody has it to close."""
+    made: Any = None
+    try:
+        with asked(call):
+            made = real()
+    except (OSError, MemoryError):
+        if hasattr(made, "close"):
+            made.close()
+        raise
+    return made
 
 
 def _os_open(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:

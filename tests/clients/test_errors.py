@@ -37,7 +37,7 @@ def test_a_wrong_field_is_named_with_its_problem():
     ("code", "reason", "kind", "advice"),
     [
         (3, "INPUT_TOO_LONG", InputTooLong, "truncation="),
-        (9, "FINGERPRINT_MISMATCH", FingerprintMismatch, "new collection"),
+        (9, "FINGERPRINT_MISMATCH", FingerprintMismatch, "make a new one"),
         (8, "QUEUE_FULL", Overloaded, "busy"),
     ],
 )

@@ -10,6 +10,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# Enough to notice a mistake, few enough for two minutes; more: --hypothesis-profile=thorough
+settings.register_profile("default", max_examples=30)
+settings.register_profile("thorough", max_examples=500)
+settings.load_profile("default")
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache"

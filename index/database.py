@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -157,9 +157,18 @@ def _translation(error: sqlite3.Error, path: Path) -> DiskFull | DataDamaged | S
     crowded = unwritable and free is not None and free < FULL_BYTES
     if code == sqlite3.SQLITE_FULL or crowded:
         return DiskFull(path, free or 0)
-    if str(error).startswith(DAMAGE) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    told = not unwritable and str(error).startswith(DAMAGE)
+    if told or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return DataDamaged(path, str(error))
     return StorageFailed(path, f"{type(error).__name__}: {error}")
+
+
+def whole_number(meta: Mapping[str, object], key: str, path: Path) -> int:
+    """A count that the database keeps of itself. Raises DataDamaged for anything else."""
+    value = meta.get(key)
+    if not isinstance(value, int):
+        raise DataDamaged(path, f"its {key} is {value!r}, not a number")
+    return value
 
 
 def free_bytes(directory: Path) -> int:

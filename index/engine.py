@@ -17,7 +17,7 @@ from index.changes import Change, Once
 from index.checking import Finding, check_database, check_words, examine
 from index.checking import Part as Damage
 from index.documents import Written
-from index.errors import DataDamaged, ReadOnly
+from index.errors import DataDamaged, DiskFull, ReadOnly, StorageFailed
 from index.generation import Generation, Part
 from index.reading import Generations, Readers, View
 from index.records import Reader
@@ -71,7 +71,7 @@ class Engine:
         self._writer = Writer(
             self._path,
             self._writing,
-            int(meta["next_row"]),
+            database.whole_number(meta, "next_row", self._path),
             self.settings,
             current=lambda: self._generations.current,
             publish=self._generations.publish,
@@ -103,7 +103,7 @@ class Engine:
             return
         try:
             self._seal = SealFile(self.directory, Seal(uid, self.current.sequence))
-        except OSError as error:  # a full disk: reads go on
+        except (OSError, DiskFull, StorageFailed) as error:  # reads go on
             log.warning("%s cannot be sealed: %s", self._path, error)
 
     def _note(self, sequence: int) -> None:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from index.errors import DataDamaged
+from index.files import write_file
 
 FILE_NAME = "SEAL"
 LINE_BYTES = 128
@@ -74,14 +75,9 @@ class SealFile:
         """Raises OSError."""
         self._uid = seal.uid
         self._path = directory / FILE_NAME
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            os.ftruncate(self._descriptor, LINE_BYTES)
-            os.pwrite(self._descriptor, seal.line(), 0)
-            os.fsync(self._descriptor)
-        except BaseException:
-            os.close(self._descriptor)
-            raise
+        # Whole before it has its name: a power cut must not leave one that cannot be read.
+        write_file(self._path, seal.line())
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
 
     def set(self, sequence: int, digest: str = "") -> None:
         with contextlib.suppress(OSError, MemoryError):

@@ -34,6 +34,7 @@ LAYERS_RECURRENT = 2
 LAYERS_CONVOLUTIONAL = 4  # of each side
 LAYERS_TRANSFORMER = 3  # of each side
 PARAMETERS_OFF_MAX = 0.05
+WIDTH_STEP = 8  # of the models whose width is fitted
 
 
 class Kind(StrEnum):
@@ -298,7 +299,7 @@ def build(kind: Kind, shape: Shape, parameters: int) -> Model:
         with torch.device("meta"):
             return parameters_of(BUILD[kind](_with_width(shape, width)))
 
-    widths = range(16, 4097, 16)
+    widths = range(16, 4097, WIDTH_STEP)
     above = min(bisect_left(widths, parameters, key=size), len(widths) - 1)
     nearby = widths[max(0, above - 1) : above + 1]
     width = min(nearby, key=lambda width: abs(size(width) - parameters))

@@ -105,7 +105,7 @@ def test_a_benchmark_that_was_stopped_goes_on_and_ends_with_a_table(tmp_path):
         (folder / f"{name}.en").write_text("\n".join(english))
     budget = Budget(
         epochs=2, trial_epochs=1, rates=(1e-3, 2e-3), step_tokens=600, vocabulary=512,
-        table_width=32, inner_width=64,
+        table_width=48, inner_width=96,
     )  # fmt: skip
     captions = Captions(
         tmp_path / "data", tmp_path / "out", vocabulary=512, merge_dropout=0.1, seed=1

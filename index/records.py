@@ -134,7 +134,7 @@ class Reader:
     def by_rows(self, rows: Iterable[int]) -> dict[int, Record]:
         """The records with these row numbers. Raises DataDamaged when one is missing."""
         found: dict[int, Record] = {}
-        for chunk in _chunks(rows):
+        for chunk in _chunks(rows, self._path):
             found.update({r.row: r for r in self.select(f"row IN ({_marks(chunk)})", chunk)})
             self._check_found(chunk, found, "document")
         return found
@@ -142,7 +142,7 @@ class Reader:
     def ids(self, rows: Iterable[int]) -> dict[int, str]:
         """The ids of these rows, without reading their texts. Raises DataDamaged likewise."""
         found: dict[int, str] = {}
-        for chunk in _chunks(rows):
+        for chunk in _chunks(rows, self._path):
             found.update(self.connection.execute(IDS.format(rows=_marks(chunk)), chunk))
             self._check_found(chunk, found, "document")
         return found
@@ -150,7 +150,7 @@ class Reader:
     def vectors(self, rows: Iterable[int]) -> dict[int, NDArray[np.float32]]:
         """The vectors of these rows. Raises DataDamaged likewise."""
         found: dict[int, NDArray[np.float32]] = {}
-        for chunk in _chunks(rows):
+        for chunk in _chunks(rows, self._path):
             found.update(self.vectors_where(f"row IN ({_marks(chunk)})", chunk))
             self._check_found(chunk, found, "vector")
         return found
@@ -194,10 +194,14 @@ class Reader:
         return np.frombuffer(blob, dtype=VECTOR_TYPE)
 
 
-def _chunks(rows: Iterable[int]) -> Iterator[list[int]]:
+def _chunks(rows: Iterable[int | None], path: Path) -> Iterator[list[int]]:
+    """Raises DataDamaged where an index of the database gave something else than a row."""
     remaining = iter(rows)
-    while chunk := [int(row) for row in islice(remaining, ROWS_A_QUERY)]:
-        yield chunk
+    while chunk := list(islice(remaining, ROWS_A_QUERY)):
+        whole = [int(row) for row in chunk if row is not None]
+        if len(whole) < len(chunk):
+            raise DataDamaged(path, "an index names a document that has no row")
+        yield whole
 
 
 def _marks(values: Sequence[object]) -> str:

@@ -73,10 +73,15 @@ class Snapshots:
         return f"{collection.name}/{final.name}", snapshot, counted.documents
 
     def path(self, name: str, field: str) -> Path:
-        """Where the snapshot is. Raises RequestInvalid for what is no name, SnapshotNotFound."""
+        """Where the snapshot is.
+
+        Raises RequestInvalid for what is no name, SnapshotNotFound, StorageFailed.
+        """
         if not _NAME.fullmatch(name):
             raise RequestInvalid(field, f"{name!r} is no snapshot's name: collection/time-sequence")
         path = self._home / name
-        if not path.is_dir():
+        with translated(path):
+            found = path.is_dir()
+        if not found:
             raise SnapshotNotFound(name)
         return path

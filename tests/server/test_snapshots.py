@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from index.documents import Document
-from index.errors import DiskFull
+from index.errors import DiskFull, StorageFailed
 from index.settings import StoreSettings
 from index.spec import CollectionSpec
 from index.store import Store
+from index.torture.faults import Fault, Kind, Saboteur, When
+from index.torture.watching import watched
 from server.snapshots import Snapshots
 
 
@@ -51,3 +53,19 @@ def test_a_snapshot_that_cannot_get_its_name_leaves_nothing_and_says_so(
         Snapshots(tmp_path).create(collection)
 
     assert list((tmp_path / "snapshots/fruit").iterdir()) == []
+
+
+@pytest.mark.parametrize("when", [When.EARLY, When.LATE])
+def test_a_disk_that_cannot_say_whether_a_snapshot_is_there_is_not_taken_for_a_missing_one(
+    tmp_path, collection, when
+):
+    snapshots = Snapshots(tmp_path)
+    name, *_ = snapshots.create(collection)
+
+    with (
+        watched(tmp_path, Saboteur(Fault(Kind.NO_LUCK, when, 1))),
+        pytest.raises(StorageFailed),
+    ):
+        snapshots.path(name, "snapshot")
+
+    assert snapshots.path(name, "snapshot").is_dir()

@@ -145,6 +145,16 @@ def save_directory(
     )
 
 
+def halved(tensors: Mapping[str, Tensor]) -> Tensors:
+    """The same with every number in fp16: half of the disk, three digits."""
+    return {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
+
+
+def halve_file(source: Path, out: Path) -> None:
+    """Write the safetensors file `source` to `out` with its numbers in fp16."""
+    save_file(halved(load_file(source)), out, metadata={"format": "pt"})
+
+
 def theirs(module: nn.Module, names: Mapping[str, tuple[str, ...]]) -> Tensors:
     """A module's weights under transformers' names: our stacked ones come apart."""
     state = module.state_dict()

@@ -48,6 +48,9 @@ class Import(_Command):
     dimensions_choices: tuple[int, ...] = Field(
         default=(), description="lengths that vectors may be cut to, for a Matryoshka model"
     )
+    half: bool = Field(
+        default=False, description="write the weights in fp16, which takes half of the disk"
+    )
 
     def cli_cmd(self) -> None:
         """Run it."""
@@ -59,6 +62,7 @@ class Import(_Command):
             name=self.name,
             word_layers=self.word_layers,
             dimensions_choices=self.dimensions_choices,
+            half=self.half,
         )
         print(
             f"{self.out}: {manifest.name}, {manifest.layers} layers, "

@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer as RawTokenizer
 from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
-from encoder.checkpoint import SHARDS, WEIGHTS, load_sentence_encoder
+from encoder.checkpoint import SHARDS, WEIGHTS, halve_file, load_sentence_encoder
 from encoder.config import UnsupportedModel
 from encoder.manifest import Manifest, read_manifest, write_manifest
 from encoder.sentence import read_sentence_settings
@@ -36,18 +36,23 @@ def import_directory(
     name: str = "",
     word_layers: Sequence[int] = (),
     dimensions_choices: Sequence[int] = (),
+    half: bool = False,
 ) -> Manifest:
     """Copy the model in `source` to `out`, which must not exist, and write its `polyseme.json`.
 
     name:               of the model, in fingerprints; the source directory's by default
     word_layers:        whose mean is a word's vector; by default as `default_word_layers`
     dimensions_choices: the lengths a vector may be cut to, for a Matryoshka model
+    half:               write the weights in fp16; they are computed with in fp32 all the same
     Raises UnsupportedModel, ModelNotFound, ModelDamaged, FileExistsError.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists; a model is never overwritten")
     load_sentence_encoder(source)  # refuses what we could not export, before anything is copied
     _copy(source, out, read_sentence_settings(source).projection)
+    if half:
+        for file in out.rglob("*.safetensors"):
+            halve_file(file, file)
     return describe_directory(
         out,
         name=name or source.resolve().name,

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from encoder.checkpoint import load_sentence_encoder
 from encoder.config import Pooling
@@ -137,6 +138,27 @@ def test_a_vocabulary_alone_becomes_the_same_tokenizer(saved, minilm_source, tmp
 
     judge = AutoTokenizer.from_pretrained(minilm_source, local_files_only=True)
     assert encoded.ids.tolist() == judge(text)["input_ids"]
+
+
+def test_weights_in_half_precision_take_half_of_the_disk_and_answer_nearly_the_same(
+    saved, tmp_path
+):
+    source = saved("modernbert", projected_width=24)
+    whole = import_directory(source, tmp_path / "whole")
+    half = import_directory(source, tmp_path / "half", half=True)
+
+    sizes = [m.files["model.safetensors"].size_bytes for m in (half, whole)]
+    assert sizes[0] == pytest.approx(sizes[1] / 2, rel=0.01)
+    files = [tmp_path / name / "2_Dense/model.safetensors" for name in ("half", "whole")]
+    kept, given = (load_file(file)["linear.weight"] for file in files)
+    assert kept.dtype is torch.float16
+    torch.testing.assert_close(kept.float(), given, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(
+        load_sentence_encoder(tmp_path / "half").encoder.embeddings.word.weight,
+        load_sentence_encoder(source).encoder.embeddings.word.weight,
+        rtol=1e-3,
+        atol=1e-6,
+    )
 
 
 def test_an_import_never_overwrites(saved, tiny):

@@ -10,9 +10,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
-
-from encoder.checkpoint import WEIGHTS
+from encoder.checkpoint import WEIGHTS, halve_file
 from encoder.training.cleaning import clean, stand_in
 from encoder.training.corpus import CLEANED, find_sources
 from encoder.training.lent.parcels import cut, fill, write_parcel
@@ -134,9 +132,7 @@ def halve(teacher: Path, target: Path) -> list[Path]:
     for name in kept:
         (target / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(teacher / name, target / name)
-    tensors = load_file(teacher / WEIGHTS)
-    halves = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
-    save_file(halves, target / WEIGHTS, metadata={"format": "pt"})
+    halve_file(teacher / WEIGHTS, target / WEIGHTS)
     return [*(target / name for name in kept), target / WEIGHTS]
 
 

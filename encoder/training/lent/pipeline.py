@@ -15,9 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
-
-from encoder.checkpoint import WEIGHTS
+from encoder.checkpoint import WEIGHTS, halve_file
 from encoder.training.lent.plan import Plan
 from encoder.training.recipe import load_recipe
 
@@ -159,8 +157,7 @@ def lay_out(run: Path, model: Path, target: Path, work: Path) -> None:
     shutil.rmtree(new, ignore_errors=True)
     shutil.copytree(model, new / "model", ignore=shutil.ignore_patterns("*.safetensors"))
     for file in model.rglob("*.safetensors"):
-        tensors = {name: tensor.half() for name, tensor in load_file(file).items()}
-        save_file(tensors, new / "model" / file.relative_to(model), metadata={"format": "pt"})
+        halve_file(file, new / "model" / file.relative_to(model))
     for name in ("curves.jsonl", "curves.svg", "recipe.json"):
         if (run / name).exists():
             shutil.copyfile(run / name, new / name)

@@ -217,7 +217,7 @@ def test_an_interrupted_load_goes_on_where_it_was(environment, client, collectio
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
 
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "Traceback" not in err
     written = client.count(collection)
     assert 0 < written < total

@@ -27,6 +27,7 @@ from rich.progress import (
 from rich.text import Text
 
 from polyseme.cli import session, tables
+from polyseme.cli.interrupt import Interrupt
 from polyseme.cli.reading import BadRow, Format, Row, Shape, format_of, rows
 from polyseme.cli.session import Exit, Session
 from polyseme.cli.texts import Json
@@ -158,6 +159,7 @@ class Load:
         self._batch_documents = batch_documents
         self._skip_bad = skip_bad
         self._skipped: dict[tuple[str, int], str] = {}
+        self._interrupt = Interrupt()
         # The lines of documents on their way: to name the one that the server refuses, and to
         # move the bar by lines. As long as the stream's window, at most.
         self._underway: deque[tuple[int, Row]] = deque()
@@ -173,7 +175,8 @@ class Load:
             session.say(f"going on behind the {done:,} documents of an interrupted run")
         began = time.monotonic()
         try:
-            written = self._write_all(sources, state, resume)
+            with self._interrupt:
+                written = self._write_all(sources, state, resume)
         except KeyboardInterrupt:
             again = "; the same command goes on from there" if state.read() else ""
             session.say(f"interrupted{again}")
@@ -189,6 +192,7 @@ class Load:
 
             def on_progress(progress: Written) -> None:
                 state.write(progress.resume)
+                self._interrupt.check()
                 landed = 0
                 while self._underway and self._underway[0][0] < progress.documents:
                     landed = self._underway.popleft()[1].line

@@ -77,11 +77,19 @@ class SearchMode(StrEnum):
     HYBRID = "hybrid"
 
 
+class Fusion(StrEnum):
+    """How a hybrid search's two lists become one."""
+
+    RELATIVE_SCORE = "relative_score"
+    RECIPROCAL_RANK = "reciprocal_rank"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
     """What to search for. DENSE needs `vector`, LEXICAL needs `text`, HYBRID needs both."""
 
     mode: SearchMode = SearchMode.DENSE
+    fusion: Fusion = Fusion.RELATIVE_SCORE
     vector: Vector | None = None
     text: str | None = None
     filter: Filter | None = None
@@ -94,7 +102,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """One answer. Ranks start at 1; a score or rank is None where that side did not find it."""
+    """One answer. Ranks start at 1; a score or rank is None where that side did not find it.
+
+    dense_part, lexical_part: of a fused score, which is their sum
+    """
 
     id: str
     score: float
@@ -102,6 +113,8 @@ class Hit:
     lexical_score: float | None = None
     dense_rank: int | None = None
     lexical_rank: int | None = None
+    dense_part: float | None = None
+    lexical_part: float | None = None
     document: StoredDocument | None = None
 
 

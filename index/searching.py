@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.dense import Ranked, nearest, nearest_exactly
-from index.documents import Hit, Query, SearchMode, SearchResult
+from index.documents import Fusion, Hit, Query, SearchMode, SearchResult
 from index.filter import Filter, matches
 from index.filter_sql import Parameters, rows_sql
-from index.fusion import reciprocal_rank_fusion
+from index.fusion import fused, reciprocal_ranks, relative_bm25, relative_similarities
 from index.lexical import match_expression, query_words
 from index.reading import View
 from index.settings import StoreSettings
@@ -102,9 +102,23 @@ class Search:
         return hits
 
     def _fused(self, dense: list[Scored], lexical: list[Scored]) -> list[tuple[int, Hit]]:
-        scores = reciprocal_rank_fusion([[f.id for f in dense], [f.id for f in lexical]])
+        near = [(found.id, found.score) for found in dense]
+        same = [(found.id, found.score) for found in lexical]
+        if self._query.fusion is Fusion.RECIPROCAL_RANK:
+            dense_parts, lexical_parts = reciprocal_ranks(near), reciprocal_ranks(same)
+        else:
+            dense_parts, lexical_parts = relative_similarities(near), relative_bm25(same)
+        scores = fused(dense_parts, lexical_parts)
         best = sorted(scores, key=lambda id: (-scores[id], id))[: self._query.k]
-        hits = {id: Hit(id=id, score=scores[id]) for id in best}
+        hits = {
+            id: Hit(
+                id=id,
+                score=scores[id],
+                dense_part=dense_parts.get(id),
+                lexical_part=lexical_parts.get(id),
+            )
+            for id in best
+        }
         rows = {}
         for rank, found in enumerate(dense, start=1):
             if hit := hits.get(found.id):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from index.documents import Hit, SearchMode, SearchResult
-from index.fusion import RRF_K
 from polyseme.v1 import document_pb2, search_pb2
 from server.documents import document_to
 from server.embedder import Timings
@@ -89,7 +88,7 @@ def _hit_to(hit: Hit, wanted: Wanted, highlights: Sequence[Highlight]) -> search
         ],
     )
     if wanted.explain:
-        message.explanation.CopyFrom(_explanation(hit, wanted.mode))
+        message.explanation.CopyFrom(_explanation(hit))
     return message
 
 
@@ -103,8 +102,8 @@ def _document_to(hit: Hit, wanted: Wanted) -> document_pb2.Document:
     return document
 
 
-def _explanation(hit: Hit, mode: SearchMode) -> search_pb2.Explanation:
-    explanation = search_pb2.Explanation(text=explained(hit, mode))
+def _explanation(hit: Hit) -> search_pb2.Explanation:
+    explanation = search_pb2.Explanation(text=explained(hit))
     for name in ("dense_score", "dense_rank", "lexical_score", "lexical_rank"):
         value = getattr(hit, name)
         if value is not None:
@@ -112,17 +111,17 @@ def _explanation(hit: Hit, mode: SearchMode) -> search_pb2.Explanation:
     return explanation
 
 
-def explained(hit: Hit, mode: SearchMode) -> str:
+def explained(hit: Hit) -> str:
     """How `hit` came by its score, in words."""
-    parts = []
-    terms = []
+    sides = []
     if hit.dense_rank is not None:
-        parts.append(f"number {hit.dense_rank} by meaning ({hit.dense_score:.4f})")
-        terms.append(f"1/({RRF_K}+{hit.dense_rank})")
+        found = f"number {hit.dense_rank} by meaning ({hit.dense_score:.4f})"
+        sides.append(found + _part(hit.dense_part))
     if hit.lexical_rank is not None:
-        parts.append(f"number {hit.lexical_rank} by words (BM25 {hit.lexical_score:.4f})")
-        terms.append(f"1/({RRF_K}+{hit.lexical_rank})")
-    text = ", ".join(parts)
-    if mode is SearchMode.HYBRID:
-        text += f": {' + '.join(terms)} = {hit.score:.5f}"
-    return text
+        found = f"number {hit.lexical_rank} by words (BM25 {hit.lexical_score:.4f})"
+        sides.append(found + _part(hit.lexical_part))
+    return ", ".join(sides) + (f", in all {hit.score:.5f}" if len(sides) > 1 else "")
+
+
+def _part(part: float | None) -> str:
+    return "" if part is None else f" gives {part:.5f}"

@@ -53,11 +53,12 @@ class Bm25:
                 scores[documents] += weights
         return scores
 
-    def search(self, query: str, hits_max: int) -> list[int]:
-        """The best documents that share a word with `query`, best first, ties in their order."""
+    def search(self, query: str, hits_max: int) -> list[tuple[int, float]]:
+        """The best documents that share a word with `query`, with their scores, best first, ties
+        in their order."""
         scores = self.scores(query)
         best = np.argsort(-scores, kind="stable")[:hits_max]
-        return [int(document) for document in best if scores[document] > 0]
+        return [(int(row), float(scores[row])) for row in best if scores[row] > 0]
 
 
 def _weigh(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,10 @@ from numpy.typing import NDArray
 from encoder.evaluation.bm25 import K1, B, Bm25
 from encoder.evaluation.data import RetrievalSet, read_retrieval_set, retrieval_folders
 from encoder.evaluation.result import Score, TaskResult
-from encoder.evaluation.scores import RRF_K, fuse, ndcg
+from encoder.evaluation.scores import DENSE_SHARE, RRF_K, fuse, fuse_scores, ndcg
 from encoder.evaluation.vectors import Subject, embed
+
+Ranking: TypeAlias = list[tuple[str, float]]  # ids with scores, best first
 
 HITS_MAX = 100  # of each side, before fusion
 
@@ -25,21 +28,32 @@ def retrieval(subject: Subject, data: Path, *, column: str, limit: int | None) -
     scores = []
     for folder in retrieval_folders(data):
         subset = reduced(read_retrieval_set(folder), limit)
-        dense, lexical = dense_rankings(subject, subset, column), lexical_rankings(subset)
-        hybrid = [fuse(pair) for pair in zip(dense, lexical, strict=True)]
-        for way, rankings in (("hybrid", hybrid), ("dense", dense), ("bm25", lexical)):
+        near, same = dense_rankings(subject, subset, column), lexical_rankings(subset)
+        pairs = list(zip(near, same, strict=True))
+        dense, lexical = ([ids_of(ranking) for ranking in side] for side in (near, same))
+        hybrid = [fuse_scores(*pair) for pair in pairs]
+        by_ranks = [fuse([ids_of(ranking) for ranking in pair]) for pair in pairs]
+        for way, rankings in (
+            ("hybrid", hybrid),
+            ("hybrid by ranks", by_ranks),
+            ("dense", dense),
+            ("bm25", lexical),
+        ):
             score = mean_ndcg(subset, rankings)
             label = f"{subset.name}, {way}, nDCG@10"
-            scores.append(Score(f"retrieval.{subset.name}.{way}", label, 100 * score))
+            key = f"retrieval.{subset.name}.{way.replace(' ', '_')}"
+            scores.append(Score(key, label, 100 * score))
     note = (
-        f"Retrieval: {HITS_MAX} hits a side; hybrid is reciprocal-rank fusion with k = {RRF_K}; "
-        f"BM25 has k1 = {K1}, b = {B}, no stemming and no stop words."
+        f"Retrieval: {HITS_MAX} hits a side; hybrid adds {DENSE_SHARE} of the relative similarity "
+        f"to {1 - DENSE_SHARE} of the relative BM25 score, as the server does; by ranks it is "
+        f"reciprocal-rank fusion with k = {RRF_K}; BM25 has k1 = {K1}, b = {B}, no stemming and "
+        "no stop words."
     )
     return TaskResult(scores, [note])
 
 
-def dense_rankings(subject: Subject, subset: RetrievalSet, column: str) -> list[list[str]]:
-    """For each query the ids of the nearest documents by cosine, best first."""
+def dense_rankings(subject: Subject, subset: RetrievalSet, column: str) -> list[Ranking]:
+    """For each query the nearest documents by cosine, best first."""
     ids = list(subset.documents)
     documents = embed(
         subject,
@@ -53,14 +67,23 @@ def dense_rankings(subject: Subject, subset: RetrievalSet, column: str) -> list[
         label=f"{subset.name} queries, {column}",
         prompt=_prompt(subject, _QUERY_PROMPTS),
     )
-    return [[ids[row] for row in best(documents @ query)] for query in queries]
+    every = (documents @ query for query in queries)
+    return [[(ids[row], float(scores[row])) for row in best(scores)] for scores in every]
 
 
-def lexical_rankings(subset: RetrievalSet) -> list[list[str]]:
-    """For each query the ids of BM25's best documents, best first."""
+def lexical_rankings(subset: RetrievalSet) -> list[Ranking]:
+    """For each query BM25's best documents, best first."""
     ids = list(subset.documents)
     index = Bm25(list(subset.documents.values()))
-    return [[ids[row] for row in index.search(text, HITS_MAX)] for text in subset.queries.values()]
+    return [
+        [(ids[row], score) for row, score in index.search(text, HITS_MAX)]
+        for text in subset.queries.values()
+    ]
+
+
+def ids_of(ranking: Ranking) -> list[str]:
+    """The ids alone."""
+    return [id for id, _ in ranking]
 
 
 def best(scores: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -129,7 +129,7 @@ def _remarks(evaluation: Evaluation) -> list[str]:
 
 def _floor(key: str) -> str:
     if key.startswith("retrieval.") and key.endswith(".hybrid"):
-        return "bm25"  # two lines below: fusion must not lose to its lexical half
+        return "bm25"  # the last line of the set: fusion must not lose to its lexical half
     return f"{NANO_FLOORS[key]:g}" if key in NANO_FLOORS else ""
 
 

@@ -11,7 +11,7 @@ from google.rpc import status_pb2
 
 import server.store_errors  # noqa: F401  puts the index's errors into the table
 from index.collection import Collection
-from index.documents import Hit, Query, SearchMode, SearchResult
+from index.documents import Fusion, Hit, Query, SearchMode, SearchResult
 from index.errors import SequenceNotReached, StoreError
 from index.filter import Filter
 from index.store import Store
@@ -42,7 +42,11 @@ _MODES = {
     search_pb2.SEARCH_MODE_LEXICAL: SearchMode.LEXICAL,
     search_pb2.SEARCH_MODE_HYBRID: SearchMode.HYBRID,
 }
-_FUSIONS = (search_pb2.FUSION_UNSPECIFIED, search_pb2.FUSION_RECIPROCAL_RANK)
+_FUSIONS = {
+    search_pb2.FUSION_UNSPECIFIED: Fusion.RELATIVE_SCORE,
+    search_pb2.FUSION_RECIPROCAL_RANK: Fusion.RECIPROCAL_RANK,
+    search_pb2.FUSION_RELATIVE_SCORE: Fusion.RELATIVE_SCORE,
+}
 
 # Of one query: each hit's highlights, none at all where nobody asked; and the time they took.
 Highlighted = tuple[Sequence[Sequence[Highlight]], Timings]
@@ -54,6 +58,7 @@ class Options:
     """SearchOptions, checked."""
 
     wanted: Wanted
+    fusion: Fusion
     filter: Filter | None
     lexical_text: str
     exact: bool
@@ -203,7 +208,8 @@ def options_from(options: search_pb2.SearchOptions, queries: int, settings: Sett
     mode = _MODES.get(options.mode)
     if mode is None:
         raise RequestInvalid("options.mode", f"{options.mode} is no known value")
-    if options.fusion not in _FUSIONS:
+    fusion = _FUSIONS.get(options.fusion)
+    if fusion is None:
         raise RequestInvalid("options.fusion", f"{options.fusion} is no known value")
     if options.min_sequence < 0:
         raise RequestInvalid("options.min_sequence", f"{options.min_sequence} is negative")
@@ -223,6 +229,7 @@ def options_from(options: search_pb2.SearchOptions, queries: int, settings: Sett
         )
     return Options(
         wanted=wanted,
+        fusion=fusion,
         filter=_filter_from(options, settings),
         lexical_text=options.lexical_text,
         exact=options.exact,
@@ -245,6 +252,7 @@ def query_of(sought: Sought, options: Options) -> Query:
     wanted = options.wanted
     return Query(
         mode=wanted.mode,
+        fusion=options.fusion,
         vector=sought.vector,
         text=sought.text,
         filter=options.filter,

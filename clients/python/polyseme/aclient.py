@@ -800,7 +800,8 @@ class AsyncClient:
 
         query:   a text; a vector (one row of `embed` brings its fingerprint along); `Like(id)`;
                  `WordIn(text, target)`
-        options: mode "dense" (by meaning), "lexical" (by words) or "hybrid"; filter; k; exact;
+        options: mode "dense" (by meaning), "lexical" (by words) or "hybrid"; fusion of a hybrid
+                 search's lists, "relative_score" or "reciprocal_rank"; filter; k; exact;
                  min_sequence, to see a write of yours; highlight; explain; ids_only;
                  with_vectors; score_min; lexical_text; translate_to, a language for the hits' texts
         """

@@ -37,11 +37,16 @@ from polyseme.vectors import (
 from polyseme.words import Target, target_message
 
 SearchMode = Literal["dense", "lexical", "hybrid"]
+Fusion = Literal["relative_score", "reciprocal_rank"]
 HighlightKind = Literal["lexical", "semantic"]
 _MODES = {
     "dense": search_pb2.SEARCH_MODE_DENSE,
     "lexical": search_pb2.SEARCH_MODE_LEXICAL,
     "hybrid": search_pb2.SEARCH_MODE_HYBRID,
+}
+_FUSIONS = {
+    "relative_score": search_pb2.FUSION_RELATIVE_SCORE,
+    "reciprocal_rank": search_pb2.FUSION_RECIPROCAL_RANK,
 }
 HITS_PER_REQUEST_MAX = 10_000  # of `search_many`: keeps an answer of 1 kB texts under 16 MiB
 
@@ -77,6 +82,7 @@ class SearchOptions(TypedDict, total=False):
     """How to search; each may be left out."""
 
     mode: SearchMode  # default "dense": by meaning
+    fusion: Fusion  # hybrid only: how its two lists become one; default "relative_score"
     filter: Filter | None  # only documents that match
     k: int  # how many hits; default 10
     exact: bool  # compare with every vector instead of using the approximate index
@@ -251,6 +257,7 @@ def _vector_query(vector: ArrayLike, fingerprint: str, field: str) -> search_pb2
 def _options_message(
     *,
     mode: SearchMode | None = None,
+    fusion: Fusion | None = None,
     filter: Filter | None = None,
     k: int = 10,
     exact: bool = False,
@@ -267,6 +274,7 @@ def _options_message(
         raise invalid("k", f"{k} is below 1")
     message = search_pb2.SearchOptions(
         mode=choice("mode", mode, _MODES, search_pb2.SEARCH_MODE_UNSPECIFIED),
+        fusion=choice("fusion", fusion, _FUSIONS, search_pb2.FUSION_UNSPECIFIED),
         k=min(k, np.iinfo(np.int32).max),
         exact=exact,
         min_sequence=min_sequence,

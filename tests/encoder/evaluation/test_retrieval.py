@@ -19,7 +19,8 @@ def test_every_way_is_scored_on_every_set(scripted, tokenizer_file, data):
     result = retrieval(scripted(Tokenizer(tokenizer_file)), data, column="test", limit=None)
 
     scores = {score.key: score.value for score in result.scores}
-    assert set(scores) == {f"retrieval.tiny.{way}" for way in ("hybrid", "dense", "bm25")}
+    ways = ("hybrid", "hybrid_by_ranks", "dense", "bm25")
+    assert set(scores) == {f"retrieval.tiny.{way}" for way in ways}
     assert scores["retrieval.tiny.bm25"] > 50
     assert all(0 <= value <= 100 for value in scores.values())
 

@@ -10,12 +10,14 @@ from sklearn.metrics import f1_score, ndcg_score
 from encoder.evaluation.scores import (
     accuracy,
     fuse,
+    fuse_scores,
     macro_f1,
     mining_f1,
     ndcg,
     ranks,
     spearman,
 )
+from index.fusion import fused, relative_bm25, relative_similarities
 
 few_values = st.lists(st.integers(0, 6).map(float), min_size=3, max_size=40)
 labels = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=50)
@@ -119,3 +121,14 @@ def test_fusion_by_hand():
 @given(st.lists(st.integers(0, 20), unique=True))
 def test_fusing_one_ranking_keeps_it(ranking):
     assert fuse([[str(i) for i in ranking]]) == [str(i) for i in ranking]
+
+
+def test_relative_scores_are_fused_as_the_server_does():
+    dense = [("a", 0.9), ("b", 0.6), ("c", 0.4)]
+    lexical = [("b", 8.0), ("d", 2.0)]
+
+    server = fused(relative_similarities(dense), relative_bm25(lexical))
+
+    assert fuse_scores(dense, lexical) == sorted(server, key=lambda id: (-server[id], id))
+    assert fuse_scores(dense, []) == ["a", "b", "c"]
+    assert fuse_scores([], lexical) == ["b", "d"]

@@ -58,18 +58,27 @@ async def test_a_lexical_search_finds_words_and_needs_no_model(server, ids):
     assert not found.HasField("fingerprint")
 
 
-async def test_a_hybrid_search_adds_the_ranks_of_both_sides_and_explains_it(server):
+@pytest.mark.parametrize(
+    ("fusion", "part"),
+    [
+        ("FUSION_UNSPECIFIED", (0.4, 0.6)),
+        ("FUSION_RELATIVE_SCORE", (0.4, 0.6)),
+        ("FUSION_RECIPROCAL_RANK", (1 / 61, 1 / 61)),
+    ],
+)
+async def test_a_hybrid_search_adds_the_parts_of_both_sides_and_explains_it(server, fusion, part):
     name = await server.apples()
 
     found = await server.search(
-        name, "apple orchard in autumn", mode="SEARCH_MODE_HYBRID", explain=True, k=1
+        name, "apple orchard in autumn", mode="SEARCH_MODE_HYBRID", fusion=fusion, explain=True, k=1
     )
 
     (hit,) = found.hits
     assert hit.document.id == "orchard"
     assert (hit.explanation.dense_rank, hit.explanation.lexical_rank) == (1, 1)
-    assert hit.score == pytest.approx(1 / 61 + 1 / 61)
-    assert "1/(60+1) + 1/(60+1)" in hit.explanation.text
+    assert hit.score == pytest.approx(sum(part))
+    for given in part:
+        assert f"gives {given:.5f}" in hit.explanation.text
 
 
 async def test_a_side_that_did_not_find_a_hit_has_no_score(server):

@@ -9,7 +9,7 @@ import typer
 from polyseme.cli import session, tables
 from polyseme.cli.texts import Json
 from polyseme.filters import parse_all
-from polyseme.searching import Like, Query, SearchMode
+from polyseme.searching import Fusion, Like, Query, SearchMode
 
 Filters = Annotated[
     list[str] | None,
@@ -33,6 +33,10 @@ def search(
     mode: Annotated[
         SearchMode, typer.Option(help="dense: by meaning; lexical: by words; hybrid: both")
     ] = "dense",
+    fusion: Annotated[
+        Fusion,
+        typer.Option(help="hybrid only: by each side's scores, or by its ranks alone"),
+    ] = "relative_score",
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="how many hits")] = 10,
     filters: Filters = None,
     like: Annotated[bool, typer.Option("--like", help="documents like the one of this id")] = False,
@@ -58,6 +62,7 @@ def search(
             collection,
             wanted,
             mode=mode,
+            fusion=fusion,
             k=k,
             filter=parse_all(filters or []),
             highlight=highlight,

@@ -58,17 +58,25 @@ class _Fusion:
 class _FusionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fusion.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FUSION_UNSPECIFIED: _Fusion.ValueType  # 0
-    """The server's choice: RECIPROCAL_RANK."""
+    """The server's choice: RELATIVE_SCORE."""
     FUSION_RECIPROCAL_RANK: _Fusion.ValueType  # 1
     """Sum of 1 / (60 + rank) (Cormack, Clarke and Buettcher 2009)."""
+    FUSION_RELATIVE_SCORE: _Fusion.ValueType  # 2
+    """Four tenths of the dense score, scaled to 0 for the last and 1 for the first of its list, and six tenths of the BM25 score as a
+    share of the best; 0 where a document is not on a list. It holds on to BM25 where the model does not understand the texts.
+    """
 
 class Fusion(_Fusion, metaclass=_FusionEnumTypeWrapper):
     """How two result lists become one."""
 
 FUSION_UNSPECIFIED: Fusion.ValueType  # 0
-"""The server's choice: RECIPROCAL_RANK."""
+"""The server's choice: RELATIVE_SCORE."""
 FUSION_RECIPROCAL_RANK: Fusion.ValueType  # 1
 """Sum of 1 / (60 + rank) (Cormack, Clarke and Buettcher 2009)."""
+FUSION_RELATIVE_SCORE: Fusion.ValueType  # 2
+"""Four tenths of the dense score, scaled to 0 for the last and 1 for the first of its list, and six tenths of the BM25 score as a
+share of the best; 0 where a document is not on a list. It holds on to BM25 where the model does not understand the texts.
+"""
 Global___Fusion: _TypeAlias = Fusion  # noqa: Y015
 
 class _HighlightKind:

@@ -47,6 +47,12 @@ class _Common(BaseModel):
     tokens: PositiveInt | None = Field(
         default=None, description="length of the run in tokens, in place of the recipe's"
     )
+    weights: Path | None = Field(
+        default=None,
+        description="model directory that pretrain or finetune wrote, to begin with: its weights, "
+        "its tokenizer and, without a recipe, its shape; to go on learning, or to learn the texts "
+        "of a field",
+    )
 
 
 class Pretrain(_Common):
@@ -123,6 +129,7 @@ class Pretrain(_Common):
             text=self.text,
             out=self.out,
             cache=self.cache or self.out / "cache",
+            weights=self.weights,
             resume=self.resume,
             checkpoint_s=self.checkpoint_s,
             precision=multiplied_in(self.precision, workers.device.type, self.threads),
@@ -145,7 +152,10 @@ class Snapshot(_Common):
             from encoder.training.workers import Workers
 
             settings = Settings(
-                text=self.text, out=self.out, cache=self.cache or self.out / "cache"
+                text=self.text,
+                out=self.out,
+                cache=self.cache or self.out / "cache",
+                weights=self.weights,
             )
             recipe, data = _prepared(_recipe(self), settings, Workers())
             steps = Run(recipe, data, settings, Workers()).snapshot(self.directory)
@@ -248,20 +258,30 @@ class Finetune(BaseModel):
 @contextmanager
 def refusing() -> Iterator[None]:
     """Turn what a user can put right into one line on stderr and exit status 1."""
+    from encoder.config import UnsupportedModel
+    from encoder.manifest import ModelDamaged
     from encoder.training.checkpoints import CheckpointRefused
     from encoder.training.corpus import CorpusInvalid
     from encoder.training.recipe import RecipeInvalid
 
+    refused = (CheckpointRefused, CorpusInvalid, RecipeInvalid, UnsupportedModel, ModelDamaged)
     try:
         yield
-    except (OSError, CheckpointRefused, CorpusInvalid, RecipeInvalid, ArithmeticError) as error:
+    except (OSError, ArithmeticError, *refused) as error:
         sys.exit(str(error))
 
 
 def _recipe(command: _Common) -> "Recipe":
     from encoder.training.recipe import Recipe, load_recipe
 
-    recipe = load_recipe(command.recipe) if command.recipe else Recipe(name=command.out.name)
+    if command.recipe:
+        recipe = load_recipe(command.recipe)
+    elif command.weights:
+        from encoder.training.beginning import shape_of  # it imports torch, which takes seconds
+
+        recipe = Recipe(name=command.out.name, model=shape_of(command.weights))
+    else:
+        recipe = Recipe(name=command.out.name)
     return recipe.with_tokens(command.tokens) if command.tokens else recipe
 
 

@@ -9,6 +9,7 @@ does: once, on two threads, the last losses were 3.264 and 3.269, and nobody kno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from encoder.config import EncoderConfig
 from encoder.model import MaskedLanguageModel
 from encoder.training.batches import Batches
+from encoder.training.beginning import begin_with
 from encoder.training.masking import Masked
 from encoder.training.optimizers import Optimizers
 from encoder.training.recipe import Recipe
@@ -46,6 +48,7 @@ class Pretraining:
 
     precision: torch.bfloat16 runs the matrix products in it; weights and sums stay in fp32
     for_gpu:   compile and step as a large GPU wants it; where the device is one, unless given
+    weights:   a model directory to begin with, in place of random numbers; errors as `begin_with`
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Pretraining:
         precision: torch.dtype = torch.float32,
         compiled: bool = False,
         for_gpu: bool | None = None,
+        weights: Path | None = None,
     ) -> None:
         self.recipe = recipe
         self._workers = workers
@@ -65,6 +69,8 @@ class Pretraining:
         config = config_of(recipe, tokenizer.get_vocab_size(), token_id(tokenizer, PAD))
         torch.manual_seed(recipe.seed)
         self.model = MaskedLanguageModel(config).to(workers.device)
+        if weights is not None:
+            begin_with(self.model, weights)
         self.decoder = Reconstruction(config).to(workers.device)
         self._states, self._cross_entropy = self._eager_states, self._eager_cross_entropy
         for_gpu = workers.device.type == "cuda" if for_gpu is None else for_gpu

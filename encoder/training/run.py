@@ -23,6 +23,7 @@ from encoder.checkpoint import save_directory
 from encoder.config import Pooling
 from encoder.model import SentenceEncoder
 from encoder.training.atomic import write_atomically
+from encoder.training.beginning import tokenizer_of
 from encoder.training.checkpoints import CheckpointRefused, load_checkpoint, save_checkpoint
 from encoder.training.cleaning import clean
 from encoder.training.corpus import CorpusInvalid, find_sources
@@ -61,6 +62,7 @@ class Settings:
     precision: torch.dtype = torch.float32
     compiled: bool = False
     for_gpu: bool | None = None  # steps as a large GPU wants them; None: where there is one
+    weights: Path | None = None  # a model directory to begin with; None: random numbers
 
 
 def prepare(recipe: Recipe, settings: Settings) -> tuple[Recipe, Tokenized]:
@@ -71,7 +73,8 @@ def prepare(recipe: Recipe, settings: Settings) -> tuple[Recipe, Tokenized]:
     """
     complete = find_sources(settings.text, recipe)
     folder, files = clean(settings.text, complete, settings.cache)
-    data = tokenize(folder, files, complete, settings.cache)
+    given = tokenizer_of(settings.weights) if settings.weights else None
+    data = tokenize(folder, files, complete, settings.cache, given)
     longest = max(stage.row_tokens for stage in recipe.stages)
     text_tokens = sum(stream.tokens for stream in data.streams if not stream.pairs)
     if text_tokens < 2 * longest:
@@ -107,6 +110,7 @@ class Run:
             precision=settings.precision,
             compiled=settings.compiled,
             for_gpu=settings.for_gpu,
+            weights=settings.weights,
         )
         self._checkpoint = settings.out / "checkpoint.pt"
         self._stopping = False

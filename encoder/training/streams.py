@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from encoder.training.atomic import write_atomically
 from encoder.training.cleaning import CleanFile
-from encoder.training.corpus import passages, read_lines
+from encoder.training.corpus import file_sha256, passages, read_lines
 from encoder.training.progress import Progress
 from encoder.training.recipe import Recipe, Vocabulary
 from encoder.training.vocabulary import (
@@ -88,10 +88,16 @@ def _map(path: Path) -> NDArray[np.uint16]:
     return np.memmap(path, dtype=np.uint16, mode="r")
 
 
-def tokenize(clean: Path, files: Sequence[CleanFile], recipe: Recipe, cache: Path) -> Tokenized:
-    """The streams of clean text, made if they are not in `cache` yet, by a tokenizer trained on
-    a sample of it, unless `cache` has the tokenizer (`tokenizer_path`)."""
-    digest = _digest(clean, recipe)
+def tokenize(
+    clean: Path,
+    files: Sequence[CleanFile],
+    recipe: Recipe,
+    cache: Path,
+    given: Path | None = None,
+) -> Tokenized:
+    """The streams of clean text, made if they are not in `cache` yet, by the tokenizer `given`,
+    or one that is trained on a sample of the text, unless `cache` has it (`tokenizer_path`)."""
+    digest = _digest(clean, recipe, given)
     folder = cache / f"tokens-{digest[:12]}"
     manifest = folder / "manifest.json"
     weights = {file.source: file.weight for file in files}
@@ -101,7 +107,7 @@ def tokenize(clean: Path, files: Sequence[CleanFile], recipe: Recipe, cache: Pat
         return Tokenized(folder, digest, tuple(streams))
     shutil.rmtree(folder, ignore_errors=True)  # the remains of a run that was killed
     folder.mkdir(parents=True)
-    ready = tokenizer_path(clean, recipe, cache)
+    ready = given or tokenizer_path(clean, recipe, cache)
     if ready.exists():
         tokenizer = tokenizers.Tokenizer.from_file(str(ready))
     else:
@@ -146,11 +152,11 @@ def _processes(count: int) -> Executor:
     return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"))
 
 
-def _digest(clean: Path, recipe: Recipe) -> str:
+def _digest(clean: Path, recipe: Recipe, given: Path | None = None) -> str:
     parts = [
         FORMAT,
         clean.name,
-        recipe.vocabulary.choices(),
+        file_sha256(given) if given else recipe.vocabulary.choices(),
         recipe.text.lower_cased_share,
     ]
     return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -128,6 +128,7 @@ class SessionStepper:
         for position in np.flatnonzero(slots >= count):
             moved[position] = next(free)
             self._sources.move(int(slots[position]), int(moved[position]))
+            self._given_slots = 0  # a GPU has a copy of its own, which is wrong now
         return moved
 
 

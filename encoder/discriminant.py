@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Matrix: TypeAlias = NDArray[np.float64]
 Classes: TypeAlias = NDArray[np.int64]
 
+SHARE_MIN = 1e-6  # of the identity in a covariance
 _ROUNDING = 1e-9
 _SHARPNESS_MIN, _SHARPNESS_MAX = -7.0, 7.0  # of the logarithm of 1 / temperature
 _SHARPNESS_STEPS = 32  # of a search that each time keeps 0.62 of what is left
@@ -170,7 +171,8 @@ def shrinkage(centred: Matrix) -> tuple[float, float]:
     """Ledoit and Wolf's share of the identity (0 to 1), and the identity's scale.
 
     centred: (n, width), of mean zero. The estimate of the covariance S = centred.T @ centred / n
-    is (1 - share) * S + share * scale * I. Vectors that never differ give (1, 1).
+    is (1 - share) * S + share * scale * I. Vectors that never differ give (1, 1). The share is
+    never nothing: of vectors that all lie on one line S has no inverse.
     """
     n, width = centred.shape
     squares = np.sum(centred**2, axis=1)  # (n,)
@@ -181,7 +183,8 @@ def shrinkage(centred: Matrix) -> tuple[float, float]:
     norm = float(np.sum(gram**2)) / n**2  # of S, squared; the same from either side
     distance = norm - width * scale**2
     error = (float(np.sum(squares**2)) / n - norm) / n
-    return (min(error / distance, 1.0) if distance > 0 else 1.0), scale
+    share = error / distance if distance > 0 else 1.0
+    return min(max(share, SHARE_MIN), 1.0), scale
 
 
 def unit(vectors: Matrix) -> Matrix:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,16 +50,22 @@ def import_directory(
     if out.exists():
         raise FileExistsError(f"{out} exists; a model is never overwritten")
     load_sentence_encoder(source)  # refuses what we could not export, before anything is copied
-    _copy(source, out, read_sentence_settings(source).projection)
-    if half:
-        for file in out.rglob("*.safetensors"):
-            halve_file(file, file)
-    return describe_directory(
-        out,
-        name=name or source.resolve().name,
-        word_layers=word_layers,
-        dimensions_choices=dimensions_choices,
-    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # A directory that is refused halfway must not stand in the way of the next try.
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
+        new = Path(folder) / out.name
+        _copy(source, new, read_sentence_settings(source).projection)
+        if half:
+            for file in new.rglob("*.safetensors"):
+                halve_file(file, file)
+        manifest = describe_directory(
+            new,
+            name=name or source.resolve().name,
+            word_layers=word_layers,
+            dimensions_choices=dimensions_choices,
+        )
+        new.rename(out)
+    return manifest
 
 
 def describe_directory(

@@ -133,13 +133,18 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
             sha256=sha256_of(path), size_bytes=path.stat().st_size
         )
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and not path.name.startswith((MANIFEST_NAME, "."))
+        if path.is_file() and not _is_beside(path.relative_to(directory))
     }
     content = manifest.model_copy(update={"files": files}).model_dump(mode="json")
     content["checksum"] = checksum_of(content)
     temporary = directory / f"{MANIFEST_NAME}.new"
     temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
     temporary.replace(directory / MANIFEST_NAME)
+
+
+def _is_beside(path: Path) -> bool:
+    """Whether a file is none of the model's: the manifest itself, or hidden, as `.git` is."""
+    return path.name.startswith(MANIFEST_NAME) or any(p.startswith(".") for p in path.parts)
 
 
 def checksum_of(content: Mapping[str, object]) -> str:

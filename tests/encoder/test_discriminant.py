@@ -41,6 +41,17 @@ def test_the_shrinkage_is_scikit_learns_ledoit_wolf(size):
     np.testing.assert_allclose(covariance, expected, atol=1e-9)
 
 
+def test_examples_that_contradict_one_another_are_told_apart_by_nobody_and_break_nothing():
+    one, other = np.array([1.0, 0.0, 0.0]), np.array([0.6, 0.8, 0.0])
+    vectors = np.stack([one, other, one, other])  # the same two uses taught as either sense
+
+    fitted = fitted_discriminant(vectors, np.array([0, 0, 1, 1]))
+
+    scores = fitted.classifier.scores(vectors)
+    assert np.isfinite(scores).all()
+    np.testing.assert_allclose(scores[:, 0], scores[:, 1])
+
+
 @pytest.mark.parametrize("n", [3, 6, 30, 200])  # below and above the width: two ways to solve
 def test_the_discriminant_is_the_textbooks_with_its_covariance(n):
     vectors, senses = two_senses(n, width=20, seed=3)

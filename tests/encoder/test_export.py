@@ -6,10 +6,10 @@ import torch
 from safetensors.torch import load_file
 
 from encoder.checkpoint import load_sentence_encoder
-from encoder.config import Pooling
+from encoder.config import Pooling, UnsupportedModel
 from encoder.export import NoParity, export_directory
 from encoder.importing import default_word_layers, import_directory
-from encoder.manifest import Parity, Precision, read_manifest
+from encoder.manifest import Parity, Precision, read_manifest, write_manifest
 from encoder.parity import require, state_difference
 from encoder.runtime import Encoder
 from encoder.tokenizer import Truncation
@@ -159,6 +159,28 @@ def test_weights_in_half_precision_take_half_of_the_disk_and_answer_nearly_the_s
         rtol=1e-3,
         atol=1e-6,
     )
+
+
+def test_an_import_that_fails_leaves_nothing_in_the_way_of_the_next(saved, tmp_path):
+    source = saved("bert")
+    (source / "tokenizer.json").unlink()  # found missing when the rest is copied
+
+    for _ in range(2):
+        with pytest.raises(UnsupportedModel, match="neither"):
+            import_directory(source, tmp_path / "model")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_hidden_folders_are_no_part_of_a_model(saved, tmp_path):
+    import_directory(saved("bert"), tmp_path / "model")
+    hidden = tmp_path / "model" / ".git"
+    hidden.mkdir()
+    (hidden / "index").write_bytes(b"of another program")
+
+    write_manifest(tmp_path / "model", read_manifest(tmp_path / "model"))
+
+    assert not [name for name in read_manifest(tmp_path / "model").files if ".git" in name]
 
 
 def test_an_import_never_overwrites(saved, tiny):

@@ -2,14 +2,21 @@
 
 import asyncio
 import contextlib
+import io
+import os
+import sys
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
 
 from polyseme import Client
+from polyseme.cli import app as cli
+
+PACKAGE = Path(cli.__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +91,34 @@ def collection(client):
     client.create_collection(name)
     yield name
     client.delete_collection(name)
+
+
+@pytest.fixture
+def environment(server_address, tmp_path):
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("POLYSEME_")}
+    return {
+        **kept,
+        "POLYSEME_SERVER": server_address,
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "PYTHONPATH": str(PACKAGE),
+    }
+
+
+@pytest.fixture
+def polyseme(environment, capfd, monkeypatch):
+    """Run the command in this process, which spares its start; returns (status, out, err)."""
+
+    def run(*args, stdin=None, **changes):
+        for key, value in {**environment, **changes}.items():
+            monkeypatch.setenv(key, value)
+        monkeypatch.setattr(sys, "argv", ["polyseme", *map(str, args)])
+        if stdin is not None:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        status = cli.run()
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return run
 
 
 class Scripted(grpc.GenericRpcHandler):

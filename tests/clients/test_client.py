@@ -144,6 +144,13 @@ def test_similarity_is_the_same_in_one_request_and_in_several(client, small_serv
     assert in_several[2, 1] > in_several[2, 0]
 
 
+def test_similarity_with_no_texts_is_an_empty_matrix(client):
+    assert client.similarity(["a", "b"], []).shape == (2, 0)
+    assert client.similarity([], ["a"]).shape == (0, 1)
+    assert client.similarity([]).shape == (0, 0)
+    assert client.similarity([], [], pairs=True).shape == (0,)
+
+
 def test_a_comparison_tells_senses_apart_and_prints_itself(client):
     found = client.compare("apple", [*FRUIT, *FIRM], senses=["fruit"] * 2 + ["firm"] * 2)
 
@@ -197,6 +204,17 @@ def test_documents_come_back_as_they_were_written(client, collection):
     assert found.metadata == metadata
     assert type(found.metadata["n"]) is int
     np.testing.assert_allclose(found.vector, client.embed(["Apple"])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [1e300, 2.0**60, -(2.0**53) - 2])
+def test_a_number_beyond_the_exact_integers_can_be_written_back(client, collection, number):
+    client.upsert(collection, [Document(id="a", text="Apple", metadata={"n": number})])
+
+    found = client.get(collection, "a")
+    client.upsert(collection, [found])
+
+    assert type(found.metadata["n"]) is float
+    assert found.metadata["n"] == number
 
 
 @pytest.mark.parametrize(

@@ -1,49 +1,15 @@
 """The `polyseme` command, run as people run it, against a real server."""
 
-import io
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from pathlib import Path
 
 import pytest
 
 from polyseme import OwnVectors
-from polyseme.cli import app as cli
-
-PACKAGE = Path(cli.__file__).parents[2]
-
-
-@pytest.fixture
-def environment(server_address, tmp_path):
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("POLYSEME_")}
-    return {
-        **kept,
-        "POLYSEME_SERVER": server_address,
-        "XDG_STATE_HOME": str(tmp_path / "state"),
-        "PYTHONPATH": str(PACKAGE),
-    }
-
-
-@pytest.fixture
-def polyseme(environment, capfd, monkeypatch):
-    """Run the command in this process, which spares its start; returns (status, out, err)."""
-
-    def run(*args, stdin=None, **changes):
-        for key, value in {**environment, **changes}.items():
-            monkeypatch.setenv(key, value)
-        monkeypatch.setattr(sys, "argv", ["polyseme", *map(str, args)])
-        if stdin is not None:
-            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        status = cli.run()
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return run
 
 
 def command(*args):
@@ -67,6 +33,16 @@ def test_texts_come_as_arguments_or_as_lines(polyseme):
     assert piped == out
 
 
+def test_rows_of_a_file_of_vectors_are_the_lines_so_that_none_may_be_blank(polyseme, tmp_path):
+    file = tmp_path / "v.npy"
+
+    status, _, err = polyseme("embed", "--npy", file, stdin="one\n \ntwo\n")
+
+    assert status == 2
+    assert "line 2 is blank" in err
+    assert not file.exists()
+
+
 def test_tables_in_a_pipe_have_no_control_codes(polyseme):
     for args in (["words", "Apple stock"], ["tokenize", "Apple"], ["info"], ["health"]):
         status, out, _ = polyseme(*args)
@@ -83,6 +59,14 @@ def test_a_comparison_shows_three_matrices_and_a_reading(polyseme):
     assert status == 0
     for part in ("averaged", "sentence", "word in context", "margin", "Best at telling"):
         assert part in out
+
+
+def test_a_word_is_marked_behind_a_carriage_return(polyseme):
+    terminal = {"FORCE_COLOR": "1", "TERM": "xterm-256color"}
+
+    _, out, _ = polyseme("compare", "apple", "one\rtwo apple pie", "An apple", **terminal)
+
+    assert "one two \x1b[1mapple\x1b[0m pie" in out
 
 
 def test_a_collection_is_filled_searched_exported_imported_and_deleted(polyseme, tmp_path):
@@ -167,6 +151,15 @@ def test_csv_and_text_from_stdin(polyseme, client, collection):
 
     assert status == 0
     assert [d.id for d in client.documents(collection)] == ["stdin:1", "stdin:2"]
+
+
+@pytest.mark.parametrize(("key", "status"), [("secret\n", 0), ("sécret", 2)])
+def test_a_key_may_end_its_line_and_must_be_what_a_header_carries(polyseme, key, status):
+    code, _, err = polyseme("info", POLYSEME_API_KEY=key)
+
+    assert code == status
+    assert ("only printable ASCII" in err) == (status == 2)
+    assert "Traceback" not in err
 
 
 def test_a_missing_extra_is_one_sentence(environment):

@@ -22,6 +22,14 @@ def test_an_api_key_does_not_leave_the_machine_unencrypted_unless_told():
     Client("example.org:443", api_key="secret", tls=Tls()).close()
 
 
+@pytest.mark.parametrize("key", ["secret\n", " secret", "sécret", "se\0cret"])
+def test_an_api_key_that_no_header_carries_is_refused_without_showing_it(key):
+    with pytest.raises(ValueError, match="only printable ASCII") as told:
+        Client("127.0.0.1:1", api_key=key)
+
+    assert key.strip() not in str(told.value)
+
+
 @pytest.mark.parametrize("target", ["localhost", ":50051", "host:", "host:http", ""])
 def test_a_target_without_host_and_port_is_refused(target):
     with pytest.raises(ValueError, match="host:port"):

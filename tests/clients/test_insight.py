@@ -196,6 +196,15 @@ def test_fill_shows_guesses_and_the_best_text(polyseme, guessing_address):
     assert out.splitlines()[-1] == f"The {guesses[0]['text']} fell."
 
 
+@pytest.mark.parametrize("more", [[], ["--word", "dog"]])
+def test_fill_refuses_more_guesses_than_a_message_can_ask_for(polyseme, guessing_address, more):
+    text = "A dog ran" if more else "A [MASK] ran"
+
+    status, _, err = polyseme(guessing_address, "fill", text, "-k", 99999999999, *more)
+
+    assert (status, err) == (2, "polyseme: k: 99999999999 is beyond 2147483647.\n")
+
+
 def test_fill_hides_a_word(polyseme, guessing_address):
     status, out, _ = polyseme(guessing_address, "fill", "A dog ran", "--word", "dog")
     _, chosen, _ = polyseme(
@@ -206,6 +215,17 @@ def test_fill_hides_a_word(polyseme, guessing_address):
     assert status == 0
     assert "'dog' itself" in out
     assert {guess["text"] for guess in json.loads(chosen)["guesses"]} == {"cat", "horse"}
+
+
+def test_fill_marks_the_place_behind_a_carriage_return(polyseme, guessing_address, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+    _, word, _ = polyseme(guessing_address, "fill", "one\rA dog ran", "--word", "dog")
+    _, mask, _ = polyseme(guessing_address, "fill", "one\rA [MASK] ran")
+
+    assert "one A \x1b[1;7mdog\x1b[0m ran" in word
+    assert "one A \x1b[1;7m[MASK]\x1b[0m ran" in mask
 
 
 def test_fill_says_what_a_model_lacks(polyseme, server_address):

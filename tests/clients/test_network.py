@@ -22,6 +22,7 @@ from polyseme import (
 from polyseme.aio import AsyncDriver
 from polyseme.connection import Connection
 from polyseme.plans import Open
+from polyseme.retry import unavailable
 from polyseme.v1 import admin_pb2, collection_pb2, document_pb2, encoder_pb2
 
 FAST = Retry(wait_first_s=0.01, wait_max_s=2.0)
@@ -407,3 +408,107 @@ def test_a_stream_of_embeddings_goes_on_behind_a_lost_connection(scripted):
         values = [v for batch in batches for v in batch.array[:, 0]]
 
     assert values == list(range(25))
+
+
+class Broken(Exception):
+    """Stands in for what goes wrong in the caller's own code."""
+
+
+def ten_then(error):
+    yield from DOCUMENTS[:10]
+    raise error
+
+
+@pytest.mark.parametrize("error", [unavailable("another server's"), Broken()])
+async def test_a_source_that_fails_ends_the_write_and_is_not_taken_for_a_lost_stream(
+    scripted, error
+):
+    disk = Disk()
+    with writing(scripted, disk) as (address, _):
+        with Client(address, retry=FAST) as client, pytest.raises(type(error)) as told:
+            client.write("articles", ten_then(error), batch_documents=4)
+        async with AsyncClient(address, retry=FAST) as client:
+            with pytest.raises(type(error)) as awaited:
+                await client.write("articles", ten_then(error), batch_documents=4)
+
+    assert told.value is awaited.value is error
+    assert disk.streams == 2  # one each
+
+
+async def test_texts_that_fail_end_a_stream_of_embeddings(scripted):
+    def texts():
+        yield "1"
+        raise error
+
+    def respond(requests, context):
+        yield from ()
+
+    error = unavailable("another server's")
+    info = {"GetServerInfo": (methods.GET_SERVER_INFO, failing_first([], INFO))}
+    streams = {"EmbedStream": (methods.EMBED_STREAM, respond)}
+    with scripted(info, streams) as (address, _):
+        with Client(address, retry=FAST) as client, pytest.raises(Unavailable) as told:
+            list(client.embed_iter(texts(), batch_texts=4))
+        async with AsyncClient(address, retry=FAST) as client:
+            with pytest.raises(Unavailable) as awaited:
+                [batch async for batch in client.embed_iter(texts(), batch_texts=4)]
+
+    assert told.value is awaited.value is error
+
+
+@pytest.mark.parametrize("error", [unavailable("another server's"), Broken()])
+async def test_what_on_progress_raises_reaches_the_caller(scripted, error):
+    def on_progress(progress):
+        raise error
+
+    disk = Disk()
+    with writing(scripted, disk) as (address, _):
+        with Client(address, retry=FAST) as client, pytest.raises(type(error)) as told:
+            client.write("articles", DOCUMENTS, on_progress=on_progress)
+        async with AsyncClient(address, retry=FAST) as client:
+            with pytest.raises(type(error)) as awaited:
+                await client.write("articles", DOCUMENTS, on_progress=on_progress)
+
+    assert told.value is awaited.value is error
+    assert disk.streams == 2
+
+
+def test_a_callback_that_raises_stop_iteration_does_not_end_the_write_as_done(scripted):
+    def on_progress(progress):
+        next(iter(()))
+
+    with (
+        writing(scripted, Disk()) as (address, _),
+        Client(address) as client,
+        pytest.raises(RuntimeError, match="StopIteration"),
+    ):
+        client.write("articles", DOCUMENTS, batch_documents=10, on_progress=on_progress)
+
+
+async def test_a_timeout_of_ones_own_takes_the_place_of_the_clients_where_there_is_one_request(
+    scripted,
+):
+    left = []
+
+    def respond(request, context):
+        left.append(context.time_remaining())
+        return collection_pb2.CompactCollectionResponse()
+
+    def serving(request, context):
+        return wrappers_pb2.Int32Value(value=1 if time.monotonic() > ready else 2)
+
+    answers = {
+        "CompactCollection": (methods.COMPACT_COLLECTION, respond),
+        "Check": (methods.HEALTH_CHECK, serving),
+    }
+    with scripted(answers) as (address, _):
+        ready = time.monotonic() + 0.4
+        with Client(address, timeout_s=0.2) as client:
+            client.wait_until_serving(timeout_s=30)
+            client.compact_collection("articles", timeout_s=30)
+        ready = time.monotonic() + 0.4
+        async with AsyncClient(address, timeout_s=0.2) as client:
+            await client.wait_until_serving(timeout_s=30)
+            await client.compact_collection("articles", timeout_s=30)
+
+    assert min(left) > 25

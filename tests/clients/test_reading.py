@@ -1,5 +1,6 @@
 """Lines of files to documents."""
 
+import io
 import json
 
 import numpy as np
@@ -12,7 +13,7 @@ from polyseme.cli.reading import BadRow, Row, Shape, rows
 
 def read(text, format, **shape):
     data = text if isinstance(text, bytes) else text.encode()
-    return list(rows(data.splitlines(keepends=True), "f", format, Shape(**shape)))
+    return list(rows(io.BytesIO(data), "f", format, Shape(**shape)))
 
 
 def test_plain_lines_are_texts_with_the_same_ids_in_every_run():
@@ -61,6 +62,7 @@ def test_csv_has_numbers_booleans_quotes_and_line_breaks():
         ('{"text": 3}', "jsonl", "'text' is int"),
         ('{"text": "a", "metadata": [1]}', "jsonl", "'metadata' is list"),
         ('{"vector": ["x"]}', "jsonl", "vector"),
+        (f'{{"text": "a", "n": {"9" * 5000}}}', "jsonl", "digits"),
         ('{"vector_base64": "!"}', "jsonl", "base64"),
         (b"\xff\n", "jsonl", "not UTF-8"),
         (b"\xff\n", "text", "not UTF-8"),
@@ -72,6 +74,54 @@ def test_a_bad_line_is_told_with_its_problem_and_the_next_is_read(text, format, 
 
     assert isinstance(bad, BadRow)
     assert problem in bad.problem
+
+
+@pytest.mark.parametrize(
+    ("bad", "line", "problem"),
+    [
+        (b"b,caf\xe9\n", 3, "not UTF-8 at byte 5"),
+        (b'b,"two\ncaf\xe9\nlines"\n', 4, "not UTF-8 at byte 3"),
+        (b'b,"quoted" badly\n', 3, "is not CSV"),
+    ],
+)
+def test_csv_goes_on_behind_a_line_that_is_not_understood(bad, line, problem):
+    first, told, last = read(b"id,text\na,one\n" + bad + b"c,three\n", "csv")
+
+    assert (first.document["id"], last.document["id"]) == ("a", "c")
+    assert (told.line, told.last) == (line, False)
+    assert problem in told.problem
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "line"),
+    [
+        (b'id,text\na,one\nb,"never closed\nc,three\n', 1, 3),
+        (b'id,text\nb,"closed by\nc,"another\nd,four\n', 0, 2),
+        (b"id,t\xe9xt\na,one\n", 0, 1),
+        (b"id,text\ra,one\r", 0, 1),
+    ],
+)
+def test_csv_that_cannot_be_followed_ends_with_the_line_where_it_was_lost(text, rows, line):
+    *good, lost = read(text, "csv")
+
+    assert len(good) == rows
+    assert (lost.line, lost.last) == (line, True)
+    assert "nothing after it was read" in lost.problem
+
+
+def test_a_csv_cell_may_be_as_long_as_a_text():
+    (row,) = read("id,text\na," + "x" * 2**20, "csv")
+
+    assert len(row.document["text"]) == 2**20
+
+
+@pytest.mark.parametrize(
+    "cell", ["NaN", "Infinity", "-Infinity", "1e400", "9007199254740993", "9" * 5000, "[" * 9999]
+)
+def test_a_csv_cell_that_no_double_holds_stays_a_string(cell):
+    (row,) = read(f"text,n\na,{cell}\n", "csv")
+
+    assert row.document["metadata"] == {"n": cell}
 
 
 def test_bad_lines_do_not_hide_good_ones():

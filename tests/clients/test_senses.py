@@ -226,6 +226,24 @@ def test_a_wrong_line_is_named_by_its_number(polyseme, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_word_is_marked_behind_a_carriage_return(polyseme, inventory, tmp_path, monkeypatch):
+    inventory.save(tmp_path / "apple.senses")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+    _, out, _ = polyseme("senses", "classify", tmp_path / "apple.senses", "one\rtwo apple pie")
+
+    assert "one two \x1b[1mapple\x1b[0m pie" in out
+
+
+def test_lines_of_stdin_are_counted_with_the_blank_ones(polyseme, tmp_path):
+    lines = "\n\napple\tfruit\tAn apple\n\napple\tfirm\tA pear\n"
+
+    _, _, err = polyseme("senses", "fit", "-", "-o", tmp_path / "out", stdin=lines)
+
+    assert "line 5: does not hold" in err
+
+
 def test_a_text_without_a_known_word_is_reported_and_the_others_are_told(
     polyseme, inventory, tmp_path
 ):

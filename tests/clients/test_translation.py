@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import sys
 
@@ -126,6 +127,53 @@ def test_lines_come_out_as_they_go_in(polyseme, tmp_path):
     assert out.read_text("utf-8") == f"{ENGLISH}\n\n{ENGLISH}\n12:30\n"
     assert "3 lines translated" in err
     assert piped == f"{ENGLISH}\n"
+
+
+def test_a_file_may_be_translated_into_itself_and_a_failure_leaves_it_as_it_was(polyseme, tmp_path):
+    file = tmp_path / "text.txt"
+    file.write_text(f"{FRENCH}\n", "utf-8")
+
+    refused = polyseme("--to", "xx", "--file", file, "--out", file)
+    before = file.read_text("utf-8")
+    done = polyseme("--to", "en", "--file", file, "--out", file)
+
+    assert (refused[0], before) == (1, f"{FRENCH}\n")
+    assert (done[0], file.read_text("utf-8")) == (0, f"{ENGLISH}\n")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_lines_end_where_editors_end_them_and_a_byte_order_mark_is_no_text(polyseme, tmp_path):
+    file = tmp_path / "in.txt"
+    file.write_bytes(f"\ufeff12:30\r\n12\u202831\r12\f32\n{FRENCH}".encode())
+
+    _, out, _ = polyseme("--to", "en", "--file", file, "--json")
+    _, piped, _ = polyseme("--to", "en", "--json", stdin=file.read_bytes().decode())
+
+    assert [json.loads(line)["source"] for line in out.rstrip("\n").split("\n")] == [
+        "12:30",
+        "12\u202831",
+        "12\f32",
+        FRENCH,
+    ]
+    assert piped == out
+
+
+def test_only_a_file_is_replaced_and_keeps_its_place_and_its_mode(polyseme, tmp_path):
+    link, target, pipe = tmp_path / "link", tmp_path / "target", tmp_path / "pipe"
+    target.write_text("old")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    polyseme(FRENCH, "--to", "en", "--out", link)
+    polyseme(FRENCH, "--to", "en", "--out", pipe)
+
+    assert link.is_symlink()
+    assert target.read_text("utf-8") == f"{ENGLISH}\n"
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert os.read(reader, 100).decode() == f"{ENGLISH}\n"
+    os.close(reader)
 
 
 def test_align_draws_a_map_and_nbest_a_ranking(polyseme):

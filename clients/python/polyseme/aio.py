@@ -14,6 +14,7 @@ import grpc.aio
 from polyseme.connection import Connection
 from polyseme.errors import PolysemeError, ServerError, from_rpc
 from polyseme.plans import (
+    CALLERS_OWN,
     END,
     Call,
     CloseSend,
@@ -25,6 +26,7 @@ from polyseme.plans import (
     Send,
     Sleep,
     Step,
+    Tell,
 )
 from polyseme.retry import late, silent, unavailable
 
@@ -53,15 +55,18 @@ class AsyncDriver:
         failure: PolysemeError | None = None
         try:
             while True:
-                step = plan.send(outcome) if failure is None else plan.throw(failure)
+                try:
+                    step = plan.send(outcome) if failure is None else plan.throw(failure)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
                 outcome, failure = None, None
                 try:
                     outcome = await performer.perform(step)
                 except PolysemeError as error:
+                    if isinstance(step, CALLERS_OWN):
+                        raise
                     failure = error
-        except StopIteration as end:
-            result: T = end.value
-            return result
         finally:
             plan.close()
             performer.close()
@@ -86,6 +91,8 @@ class AsyncDriver:
                 try:
                     outcome = await performer.perform(step)
                 except PolysemeError as error:
+                    if isinstance(step, CALLERS_OWN):
+                        raise
                     failure = error
         finally:
             plan.close()
@@ -200,6 +207,8 @@ class _Performer:
                 await asyncio.sleep(seconds)
             case Pull():
                 return await anext(self._items, END)
+            case Tell(function, value):
+                function(value)
             case Open():
                 self.close()
                 self._stream = self._driver.stream(step)

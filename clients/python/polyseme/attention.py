@@ -19,6 +19,7 @@ from polyseme.vectors import (
     Timing,
     TokenCount,
     Truncation,
+    check_fields,
     choice,
     fingerprint_from,
     matrix_array,
@@ -26,7 +27,6 @@ from polyseme.vectors import (
     timing_from,
     tokens_from,
     truncation_number,
-    utf8_bytes,
 )
 from polyseme.words import Target, Token, target_message, token_from
 
@@ -77,7 +77,9 @@ def attention(
     priority: Priority | None = None,
 ) -> Plan[Attention]:
     """The attention of one text: a stream of one message a layer, put together."""
-    utf8_bytes(text, "text")
+    check_fields(
+        text=text, layers=layers, heads=heads, rows=rows, edges_per_row_max=edges_per_row_max
+    )
     request = attention_pb2.GetAttentionRequest(
         text=text,
         kind=choice("kind", kind, _KINDS, attention_pb2.ATTENTION_KIND_UNSPECIFIED),

@@ -14,6 +14,7 @@ from polyseme.connection import Connection
 from polyseme.errors import PolysemeError, from_rpc
 from polyseme.methods import Method
 from polyseme.plans import (
+    CALLERS_OWN,
     END,
     Call,
     CloseSend,
@@ -25,6 +26,7 @@ from polyseme.plans import (
     Send,
     Sleep,
     Step,
+    Tell,
 )
 from polyseme.retry import silent, unavailable
 
@@ -62,7 +64,11 @@ class BlockingDriver:
         failure: PolysemeError | None = None
         try:
             while True:
-                step = plan.send(outcome) if failure is None else plan.throw(failure)
+                try:
+                    step = plan.send(outcome) if failure is None else plan.throw(failure)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
                 outcome, failure = None, None
                 if isinstance(step, Emit):
                     yield step.item
@@ -70,10 +76,9 @@ class BlockingDriver:
                 try:
                     outcome = performer.perform(step)
                 except PolysemeError as error:
+                    if isinstance(step, CALLERS_OWN):
+                        raise
                     failure = error
-        except StopIteration as end:
-            result: T = end.value
-            return result
         finally:
             plan.close()
             performer.close()
@@ -188,6 +193,8 @@ class _Performer:
                 time.sleep(seconds)
             case Pull():
                 return next(self._items, END)
+            case Tell(function, value):
+                function(value)
             case Open(method, timeout_s):
                 self.close()
                 self._stream = self._driver.stream(method, timeout_s)

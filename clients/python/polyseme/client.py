@@ -53,8 +53,9 @@ class Client:
 
     target:    host:port
     timeout_s: for one request to the server, its retries included. A long input travels in
-               several; a method's own `timeout_s` bounds them all together. On a stream it is the
-               longest time that the server may leave a message unanswered.
+               several; a method's own `timeout_s` bounds them all together, and of a method that
+               makes one request it takes the place of this one. On a stream it is the longest
+               time that the server may leave a message unanswered.
     tls:       `Tls()` trusts the system's authorities; see `Tls` for files
     api_key:   sent with every call; only over TLS, to this machine, or with insecure=True
     retry:     how often reads and writes with a request id are tried again
@@ -101,6 +102,14 @@ class Client:
         return Budget(
             request_timeout_s=self._timeout_s,
             total_s=timeout_s,
+            retry=self._retry,
+            known=self._known,
+        )
+
+    def _once(self, timeout_s: float | None) -> Budget:
+        """The budget of a method that makes one request, whose own `timeout_s` is that one's."""
+        return Budget(
+            request_timeout_s=self._timeout_s if timeout_s is None else timeout_s,
             retry=self._retry,
             known=self._known,
         )
@@ -309,7 +318,7 @@ class Client:
         targets: where the word stands, as of `words`, where it is not the first occurrence
         """
         plan = comparison.compare(
-            self._budget(timeout_s),
+            self._once(timeout_s),
             word,
             sentences,
             senses=senses,
@@ -347,7 +356,7 @@ class Client:
         Attention says where values came from; it is not an explanation of what is made of them.
         """
         plan = attention_.attention(
-            self._budget(timeout_s),
+            self._once(timeout_s),
             text,
             kind=kind,
             layers=layers,
@@ -411,7 +420,7 @@ class Client:
         k, candidates and errors as of `fill_mask`.
         """
         plan = filling.substitute(
-            self._budget(timeout_s),
+            self._once(timeout_s),
             text,
             target,
             k=k,
@@ -448,7 +457,7 @@ class Client:
         `examples[i]`.
         """
         plan = senses.fit_senses(
-            self._budget(timeout_s),
+            self._once(timeout_s),
             examples,
             word=word,
             counted_priors=counted_priors,
@@ -540,7 +549,7 @@ class Client:
 
     def language_pairs(self, *, timeout_s: float | None = None) -> list[tuple[str, str]]:
         """(source, target) of each direction that the server translates."""
-        return self._driver.run(translating.language_pairs(self._budget(timeout_s)))
+        return self._driver.run(translating.language_pairs(self._once(timeout_s)))
 
     # Collections
 
@@ -560,13 +569,13 @@ class Client:
         metric:  "cosine" (default) or "dot"
         """
         plan = collections_.create(
-            self._budget(timeout_s), name, description=description, vectors=vectors, metric=metric
+            self._once(timeout_s), name, description=description, vectors=vectors, metric=metric
         )
         return self._driver.run(plan)
 
     def get_collection(self, name: str, *, timeout_s: float | None = None) -> Collection:
         """A collection with its statistics. Raises NotFound."""
-        return self._driver.run(collections_.get(self._budget(timeout_s), name))
+        return self._driver.run(collections_.get(self._once(timeout_s), name))
 
     def list_collections(
         self, *, page_size: int = 0, timeout_s: float | None = None
@@ -586,7 +595,7 @@ class Client:
     ) -> Collection:
         """Change what may change; None leaves it. With an etag, raises Aborted if it is stale."""
         plan = collections_.update(
-            self._budget(timeout_s),
+            self._once(timeout_s),
             name,
             description=description,
             query_prompt=query_prompt,
@@ -598,25 +607,25 @@ class Client:
         self, name: str, *, etag: str = "", timeout_s: float | None = None
     ) -> None:
         """Remove a collection with all it holds."""
-        self._driver.run(collections_.delete(self._budget(timeout_s), name, etag=etag))
+        self._driver.run(collections_.delete(self._once(timeout_s), name, etag=etag))
 
     def create_snapshot(self, name: str, *, timeout_s: float | None = None) -> SnapshotValue:
         """Write a consistent copy of a collection on the server's disk."""
-        return self._driver.run(collections_.snapshot(self._budget(timeout_s), name))
+        return self._driver.run(collections_.snapshot(self._once(timeout_s), name))
 
     def restore_snapshot(
         self, snapshot: str, name: str, *, timeout_s: float | None = None
     ) -> Collection:
         """Make the collection `name`, which must be free, out of a snapshot."""
-        return self._driver.run(collections_.restore(self._budget(timeout_s), snapshot, name))
+        return self._driver.run(collections_.restore(self._once(timeout_s), snapshot, name))
 
     def check_collection(self, name: str, *, timeout_s: float | None = None) -> Check:
         """Verify every file and count of a collection."""
-        return self._driver.run(collections_.check(self._budget(timeout_s), name))
+        return self._driver.run(collections_.check(self._once(timeout_s), name))
 
     def compact_collection(self, name: str, *, timeout_s: float | None = None) -> Compaction:
         """Rewrite a collection's index without what was deleted."""
-        return self._driver.run(collections_.compact(self._budget(timeout_s), name))
+        return self._driver.run(collections_.compact(self._once(timeout_s), name))
 
     # Documents
 
@@ -640,7 +649,7 @@ class Client:
         For more than a few hundred documents use `write`.
         """
         plan = document.upsert(
-            self._budget(timeout_s),
+            self._once(timeout_s),
             collection,
             documents,
             mode=mode,
@@ -667,7 +676,8 @@ class Client:
                      documents: goes on behind the last one on the disk
 
         Raises what refused a batch; the error's `resume` says where to go on. Batches before it
-        are written, and so may be the next three.
+        are written, and so may be the next three. What `documents` or `on_progress` raises ends
+        the write and is raised as it is.
         """
         plan = writing.write(
             self._budget(timeout_s),
@@ -688,7 +698,7 @@ class Client:
         timeout_s: float | None = None,
     ) -> Written:
         """Delete documents by id, all or none; unknown ids are not an error."""
-        plan = document.delete(self._budget(timeout_s), collection, ids, request_id=request_id)
+        plan = document.delete(self._once(timeout_s), collection, ids, request_id=request_id)
         return self._driver.run(plan)
 
     def purge(
@@ -702,7 +712,7 @@ class Client:
     ) -> Written:
         """Delete every document that `filter` matches, all or none; `dry_run` only counts."""
         plan = document.purge(
-            self._budget(timeout_s), collection, filter, dry_run=dry_run, request_id=request_id
+            self._once(timeout_s), collection, filter, dry_run=dry_run, request_id=request_id
         )
         return self._driver.run(plan)
 
@@ -715,7 +725,7 @@ class Client:
         timeout_s: float | None = None,
     ) -> Document:
         """One document. Raises NotFound."""
-        plan = document.get(self._budget(timeout_s), collection, id, with_vector=with_vector)
+        plan = document.get(self._once(timeout_s), collection, id, with_vector=with_vector)
         return self._driver.run(plan)
 
     def get_many(
@@ -781,7 +791,7 @@ class Client:
         timeout_s: float | None = None,
     ) -> int:
         """How many documents match; None: how many there are."""
-        return self._driver.run(document.count(self._budget(timeout_s), collection, filter=filter))
+        return self._driver.run(document.count(self._once(timeout_s), collection, filter=filter))
 
     # Search
 
@@ -804,7 +814,7 @@ class Client:
                  with_vectors; score_min; lexical_text; translate_to, a language for the hits' texts
         """
         plan = searching.search(
-            self._budget(timeout_s), collection, query, priority=priority, **options
+            self._once(timeout_s), collection, query, priority=priority, **options
         )
         return self._driver.run(plan)
 
@@ -827,21 +837,21 @@ class Client:
 
     def info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """What the server is: limits, models with fingerprints, versions."""
-        return self._driver.run(service.info(self._budget(timeout_s)))
+        return self._driver.run(service.info(self._once(timeout_s)))
 
     def statistics(self, *, timeout_s: float | None = None) -> Statistics:
         """How the server fares: counters since its start."""
-        return self._driver.run(service.statistics(self._budget(timeout_s)))
+        return self._driver.run(service.statistics(self._once(timeout_s)))
 
     def drain(self, *, grace_s: float | None = None, timeout_s: float | None = None) -> int:
         """Send the server home after its running calls; the result is how many there are."""
-        return self._driver.run(service.drain(self._budget(timeout_s), grace_s=grace_s))
+        return self._driver.run(service.drain(self._once(timeout_s), grace_s=grace_s))
 
     def health(self, service_name: str = "", *, timeout_s: float | None = None) -> Health:
         """`serving`, `not serving` or `unknown`: of the server, or of one of its services."""
-        plan = service.health(self._budget(timeout_s), service=service_name)
+        plan = service.health(self._once(timeout_s), service=service_name)
         return self._driver.run(plan)
 
     def wait_until_serving(self, *, timeout_s: float | None = None) -> None:
         """Return when the server takes calls. Raises what was wrong last when time is up."""
-        self._driver.run(service.wait_until_serving(self._budget(timeout_s)))
+        self._driver.run(service.wait_until_serving(self._once(timeout_s)))

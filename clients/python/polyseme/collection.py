@@ -15,6 +15,7 @@ from polyseme.vectors import (
     Fingerprint,
     Pooling,
     Truncation,
+    check_fields,
     choice,
     fingerprint_from,
     pooling_name,
@@ -149,6 +150,7 @@ def create(
     metric: Metric | None = None,
 ) -> Plan[Collection]:
     """A new, empty collection."""
+    check_fields(name=name, description=description)
     wanted = collection_pb2.Collection(
         name=name,
         description=description,
@@ -156,10 +158,12 @@ def create(
     )
     match vectors:
         case ServerVectors():
+            _check_embedding(vectors)
             wanted.embedding.CopyFrom(_embedding_message(vectors))
         case OwnVectors(dimensions=dimensions, fingerprint=fingerprint):
             if dimensions < 1:
                 raise invalid("vectors.dimensions", f"{dimensions} is below 1")
+            check_fields(**{"vectors.dimensions": dimensions, "vectors.fingerprint": fingerprint})
             wanted.external.dimensions = dimensions
             wanted.external.fingerprint = fingerprint
     request = collection_pb2.CreateCollectionRequest(collection=wanted)
@@ -169,6 +173,7 @@ def create(
 
 def get(budget: Budget, name: str) -> Plan[Collection]:
     """One collection."""
+    check_fields(name=name)
     request = collection_pb2.GetCollectionRequest(name=name)
     answer = yield from call(budget, methods.GET_COLLECTION, request)
     return collection_from(answer.collection)
@@ -176,6 +181,7 @@ def get(budget: Budget, name: str) -> Plan[Collection]:
 
 def each(budget: Budget, *, page_size: int = 0) -> Plan[None]:
     """Emit all collections, in the order of their names."""
+    check_fields(page_size=page_size)
     request = collection_pb2.ListCollectionsRequest(page_size=page_size)
     while True:
         answer = yield from call(budget, methods.LIST_COLLECTIONS, request)
@@ -195,6 +201,7 @@ def update(
     etag: str = "",
 ) -> Plan[Collection]:
     """Change what may change; None leaves it."""
+    check_fields(name=name, description=description, query_prompt=query_prompt, etag=etag)
     request = collection_pb2.UpdateCollectionRequest(name=name, etag=etag)
     if description is not None:
         request.description = description
@@ -206,12 +213,14 @@ def update(
 
 def delete(budget: Budget, name: str, *, etag: str = "") -> Plan[None]:
     """Remove a collection with all it holds."""
+    check_fields(name=name, etag=etag)
     request = collection_pb2.DeleteCollectionRequest(name=name, etag=etag)
     yield from call(budget, methods.DELETE_COLLECTION, request)
 
 
 def snapshot(budget: Budget, name: str) -> Plan[Snapshot]:
     """Write a consistent copy on the server's disk."""
+    check_fields(name=name)
     request = collection_pb2.CreateSnapshotRequest(collection=name)
     answer = (yield from call(budget, methods.CREATE_SNAPSHOT, request)).snapshot
     return Snapshot(
@@ -225,6 +234,7 @@ def snapshot(budget: Budget, name: str) -> Plan[Snapshot]:
 
 def restore(budget: Budget, snapshot: str, name: str) -> Plan[Collection]:
     """Make the collection `name` out of a snapshot."""
+    check_fields(snapshot=snapshot, name=name)
     request = collection_pb2.RestoreSnapshotRequest(snapshot=snapshot, collection=name)
     answer = yield from call(budget, methods.RESTORE_SNAPSHOT, request)
     return collection_from(answer.collection)
@@ -232,6 +242,7 @@ def restore(budget: Budget, snapshot: str, name: str) -> Plan[Collection]:
 
 def check(budget: Budget, name: str) -> Plan[Check]:
     """Verify every file and count."""
+    check_fields(name=name)
     request = collection_pb2.CheckCollectionRequest(name=name)
     answer = yield from call(budget, methods.CHECK_COLLECTION, request)
     findings = tuple(Finding(f.file, f.problem, f.repairable) for f in answer.findings)
@@ -240,9 +251,20 @@ def check(budget: Budget, name: str) -> Plan[Check]:
 
 def compact(budget: Budget, name: str) -> Plan[Compaction]:
     """Rewrite the index without what was deleted."""
+    check_fields(name=name)
     request = collection_pb2.CompactCollectionRequest(name=name)
     answer = yield from call(budget, methods.COMPACT_COLLECTION, request)
     return Compaction(_statistics_from(answer.before), _statistics_from(answer.after))
+
+
+def _check_embedding(vectors: ServerVectors) -> None:
+    check_fields(
+        **{
+            "vectors.dimensions": vectors.dimensions,
+            "vectors.document_prompt": vectors.document_prompt,
+            "vectors.query_prompt": vectors.query_prompt,
+        }
+    )
 
 
 def collection_from(message: collection_pb2.Collection) -> Collection:

@@ -19,6 +19,7 @@ from polyseme.vectors import (
     Priority,
     Span,
     Timing,
+    check_fields,
     fingerprint_from,
     matrix_array,
     priority_number,
@@ -104,6 +105,7 @@ def compare(
 ) -> Plan[Comparison]:
     """The comparison, in one request."""
     texts = texts_list(sentences, "sentences")
+    check_fields(word=word, senses=senses, layers=layers)
     labels = _parallel("senses", senses, texts, "")
     places = _parallel("targets", targets, texts, None)
     request = compare_pb2.CompareEmbeddingsRequest(

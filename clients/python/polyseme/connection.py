@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import grpc.aio
 from polyseme.version import VERSION
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+_HEADER_VALUE = re.compile(r"[!-~]([ -~]*[!-~])?")
 ANSWER_BYTES_MAX = 64 * 2**20  # four times the largest that a server sends by default
 
 
@@ -53,6 +55,11 @@ class Connection:
         host, _, port = self.target.rpartition(":")
         if not host or not port.isdigit():
             raise ValueError(f"target {self.target!r} is not host:port, such as {DEFAULT_ADDRESS}")
+        if self.api_key and not _HEADER_VALUE.fullmatch(self.api_key):
+            raise ValueError(
+                "the API key has characters that no header carries: only printable ASCII can, "
+                "without blanks around it"
+            )
         if self.api_key and not (self.tls or self.insecure or is_loopback(host)):
             raise ValueError(
                 f"the API key would travel to {host} unencrypted: pass tls=Tls(...), "

@@ -25,6 +25,7 @@ from polyseme.v1 import document_pb2
 from polyseme.vectors import (
     Priority,
     Timing,
+    check_fields,
     choice,
     priority_number,
     timing_from,
@@ -80,6 +81,7 @@ def document_message(given: DocumentLike, path: str) -> document_pb2.Document:
         given = _document(given, path)
     utf8_bytes(given.id, f"{path}.id")
     utf8_bytes(given.text, f"{path}.text")
+    utf8_bytes(given.vector_fingerprint, f"{path}.vector_fingerprint")
     if not given.id:
         raise invalid(f"{path}.id", "is empty")
     message = document_pb2.Document(
@@ -103,7 +105,7 @@ def _document(given: Mapping[str, Any], path: str) -> Document:
 
 
 def document_from(message: document_pb2.Document) -> Document:
-    """A document as the server gave it. Whole numbers in the metadata become int."""
+    """A document as the server gave it. Whole numbers in the metadata become int, up to 2**53."""
     return Document(
         id=message.id,
         text=message.text,
@@ -120,7 +122,8 @@ def _json_from(value: struct_pb2.Value) -> Any:
     match value.WhichOneof("kind"):
         case "number_value":
             number = value.number_value
-            return int(number) if number.is_integer() else number
+            exact = abs(number) <= INTEGER_MAX  # beyond it `struct` takes no int back
+            return int(number) if exact and number.is_integer() else number
         case "struct_value":
             return {key: _json_from(v) for key, v in value.struct_value.fields.items()}
         case "list_value":
@@ -180,6 +183,7 @@ def upsert(
     priority: Priority | None = None,
 ) -> Plan[Written]:
     """Write documents in one request, all or none."""
+    check_fields(collection=collection, request_id=request_id)
     request = document_pb2.UpsertDocumentsRequest(
         collection=collection,
         documents=[document_message(d, f"documents[{i}]") for i, d in enumerate(documents)],
@@ -203,8 +207,10 @@ def delete(
     """Delete documents by id in one request, all or none."""
     if isinstance(ids, str):
         raise invalid("ids", "is one str; give a list, [id]")
+    listed = list(ids)
+    check_fields(collection=collection, ids=listed, request_id=request_id)
     request = document_pb2.DeleteDocumentsRequest(
-        collection=collection, ids=list(ids), request_id=request_id or str(uuid.uuid4())
+        collection=collection, ids=listed, request_id=request_id or str(uuid.uuid4())
     )
     answer = yield from call(budget, methods.DELETE, request)
     return Written(sequence=answer.sequence, deleted=answer.deleted, replayed=answer.replayed)
@@ -219,6 +225,7 @@ def purge(
     request_id: str | None = None,
 ) -> Plan[Written]:
     """Delete whatever matches, all or none."""
+    check_fields(collection=collection, request_id=request_id)
     request = document_pb2.PurgeDocumentsRequest(
         collection=collection,
         filter=filter.message(),
@@ -231,6 +238,7 @@ def purge(
 
 def get(budget: Budget, collection: str, id: str, *, with_vector: bool = False) -> Plan[Document]:
     """One document."""
+    check_fields(collection=collection, id=id)
     request = document_pb2.GetDocumentRequest(collection=collection, id=id, with_vector=with_vector)
     answer = yield from call(budget, methods.GET_DOCUMENT, request)
     return document_from(answer.document)
@@ -247,6 +255,7 @@ def get_many(
     """Several documents, in the order of their ids."""
     if isinstance(ids, str):
         raise invalid("ids", "is one str; give a list, [id]")
+    check_fields(collection=collection, ids=ids)
     known = yield from known_info(budget)
     limits = known.limits
     # Nothing says how long a document is; the page size is what the server deems answerable.
@@ -281,6 +290,7 @@ def each(
 
     fingerprint: put on documents that have a vector but say not what made it
     """
+    check_fields(collection=collection, page_size=page_size)
     request = document_pb2.ListDocumentsRequest(
         collection=collection, page_size=page_size, with_vectors=with_vectors
     )
@@ -299,6 +309,7 @@ def each(
 
 def count(budget: Budget, collection: str, *, filter: Filter | None = None) -> Plan[int]:
     """How many match."""
+    check_fields(collection=collection)
     request = document_pb2.CountDocumentsRequest(collection=collection)
     if filter is not None:
         request.filter.CopyFrom(filter.message())

@@ -31,6 +31,7 @@ from polyseme.vectors import (
     TokenCount,
     Truncation,
     VectorEncoding,
+    check_fields,
     encoding_number,
     fingerprint_from,
     matrix_array,
@@ -107,6 +108,7 @@ def options_message(
         raise invalid("prompt", "is given beside prompt_name; give one of them")
     if dimensions < 0:
         raise invalid("dimensions", f"{dimensions} is below 0; 0 keeps all")
+    check_fields(dimensions=dimensions, prompt=prompt, prompt_name=prompt_name)
     message = encoder_pb2.EmbedOptions(
         pooling=pooling_number(pooling),
         dimensions=dimensions,
@@ -233,8 +235,12 @@ def similarity(
     if pairs and (columns is None or len(columns) != len(rows)):
         count = "no" if columns is None else len(columns)
         raise invalid("right", f"has {count} texts for {len(rows)} on the left; pairs need as many")
-    known = yield from known_info(budget)
+    wanted = options_message(**options)
     loads = [*text_loads(rows, "left"), *text_loads(columns or [], "right")]
+    others = rows if columns is None else columns
+    if not rows or not others:  # a request without texts on the right compares the left ones
+        return np.zeros(0 if pairs else (len(rows), len(others)), np.float32)
+    known = yield from known_info(budget)
     if not sum(loads, Load(0, MESSAGE_OVERHEAD_BYTES)).fits(request_limit(known)):
         both = embed_both(budget, rows, columns, priority=priority, **options)
         one, other = yield from both
@@ -243,7 +249,7 @@ def similarity(
         left=rows,
         right=columns or [],
         mode=encoder_pb2.SIMILARITY_MODE_PAIRS if pairs else encoder_pb2.SIMILARITY_MODE_MATRIX,
-        options=options_message(**options),
+        options=wanted,
         priority=priority_number(priority),
     )
     answer = yield from call(budget, methods.SIMILARITY, request)

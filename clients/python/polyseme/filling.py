@@ -19,13 +19,13 @@ from polyseme.vectors import (
     Span,
     TokenCount,
     Truncation,
+    check_fields,
     fingerprint_from,
     priority_number,
     span_from,
     texts_list,
     tokens_from,
     truncation_number,
-    utf8_bytes,
 )
 from polyseme.words import Target, target_message
 
@@ -96,6 +96,7 @@ def fill_mask(
     """For each text the guesses for its masks, in as many requests as the limits ask for."""
     inputs = texts_list(texts)
     mask = mask or MASK
+    check_fields(mask=mask, k=k)
     template = language_model_pb2.FillMaskRequest(
         mask=mask,
         top_k=k,
@@ -130,7 +131,7 @@ def substitute(
     priority: Priority | None = None,
 ) -> Plan[Substitutes]:
     """What could stand in the place of one word of a text."""
-    utf8_bytes(text, "text")
+    check_fields(text=text, k=k)
     given = language_model_pb2.SubstituteInput(text=text, target=target_message(target, "target"))
     request = language_model_pb2.SubstituteRequest(
         inputs=[given],
@@ -157,8 +158,7 @@ def substitute(
 
 def _words_list(candidates: Sequence[str]) -> list[str]:
     words = texts_list(candidates, "candidates")
-    for i, word in enumerate(words):
-        utf8_bytes(word, f"candidates[{i}]")
+    check_fields(candidates=words)
     return words
 
 

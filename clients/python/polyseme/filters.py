@@ -18,6 +18,7 @@ from google.protobuf import json_format, struct_pb2
 
 from polyseme.errors import invalid
 from polyseme.v1 import document_pb2
+from polyseme.vectors import utf8_bytes
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 Scalar: TypeAlias = bool | int | float | str | None
@@ -69,6 +70,7 @@ class Field:
     def __init__(self, name: str) -> None:
         if not name:
             raise invalid("filter", "a field's name is empty")
+        utf8_bytes(name, "filter")
         self._name = name
 
     def __eq__(self, value: object) -> Filter:  # type: ignore[override]
@@ -256,6 +258,7 @@ def _value(name: str, value: object) -> struct_pb2.Value:
         case int() | float():
             return struct_pb2.Value(number_value=_number(value, name))
         case str():
+            utf8_bytes(value, f"filter.{name}")
             return struct_pb2.Value(string_value=value)
     raise invalid(f"filter.{name}", f"{value!r} is no string, number, boolean or None")
 

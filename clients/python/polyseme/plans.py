@@ -50,6 +50,14 @@ class Pull:
     """Take the next of the caller's items; the outcome is the item, or `END`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Call a function of the caller's."""
+
+    function: Callable[[Any], object]
+    value: Any
+
+
 class End:
     """The caller has no more items."""
 
@@ -84,7 +92,10 @@ class Receive:
     silence_s: float
 
 
-Step: TypeAlias = Call | Sleep | Emit | Pull | Open | Send | CloseSend | Receive
+Step: TypeAlias = Call | Sleep | Emit | Pull | Tell | Open | Send | CloseSend | Receive
+# What these raise is the caller's own. It ends the plan and goes back as it is: thrown into the
+# plan it would pass for a failure of the server, which may be tried again.
+CALLERS_OWN = (Pull, Tell)
 Plan: TypeAlias = Generator[Step, Any, T]
 
 

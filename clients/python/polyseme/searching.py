@@ -25,6 +25,7 @@ from polyseme.vectors import (
     Span,
     Timing,
     TokenCount,
+    check_fields,
     choice,
     fingerprint_from,
     priority_number,
@@ -176,6 +177,7 @@ def search(
     **options: Any,
 ) -> Plan[SearchResult]:
     """One query."""
+    check_fields(collection=collection)
     request = search_pb2.SearchRequest(
         collection=collection,
         query=query_message(query, "query"),
@@ -197,6 +199,7 @@ def search_many(
     **options: Any,
 ) -> Plan[list[SearchResult]]:
     """Several queries, answered in order."""
+    check_fields(collection=collection)
     wanted = _options_message(**options)
     lane = priority_number(priority)
     messages = [query_message(q, f"queries[{i}]") for i, q in enumerate(queries)]
@@ -233,6 +236,7 @@ def query_message(query: Query, field: str) -> search_pb2.SearchQuery:
             utf8_bytes(query, field)
             return search_pb2.SearchQuery(text=query)
         case Like(id):
+            utf8_bytes(id, f"{field}.id")
             return search_pb2.SearchQuery(document_id=id)
         case WordIn(text, target):
             utf8_bytes(text, f"{field}.text")
@@ -250,6 +254,7 @@ def query_message(query: Query, field: str) -> search_pb2.SearchQuery:
 
 def _vector_query(vector: ArrayLike, fingerprint: str, field: str) -> search_pb2.SearchQuery:
     message = vector_message(vector, field)
+    utf8_bytes(fingerprint, f"{field}.fingerprint")
     wanted = search_pb2.QueryVector(vector=message, fingerprint=fingerprint)
     return search_pb2.SearchQuery(vector=wanted)
 
@@ -272,6 +277,9 @@ def _options_message(
 ) -> search_pb2.SearchOptions:
     if k < 1:
         raise invalid("k", f"{k} is below 1")
+    if not 0 <= min_sequence < 2**63:
+        raise invalid("min_sequence", f"{min_sequence} is no sequence of a write")
+    check_fields(lexical_text=lexical_text, translate_to=translate_to)
     message = search_pb2.SearchOptions(
         mode=choice("mode", mode, _MODES, search_pb2.SEARCH_MODE_UNSPECIFIED),
         fusion=choice("fusion", fusion, _FUSIONS, search_pb2.FUSION_UNSPECIFIED),

@@ -14,7 +14,7 @@ from polyseme.errors import DeadlineExceeded, PolysemeError, Unavailable
 from polyseme.plans import Plan, Sleep, call
 from polyseme.retry import Budget, Retry, unavailable
 from polyseme.v1 import admin_pb2
-from polyseme.vectors import Fingerprint, fingerprint_from
+from polyseme.vectors import Fingerprint, check_fields, fingerprint_from
 
 Health = Literal["unknown", "serving", "not serving"]
 _HEALTH: dict[int, Health] = {1: "serving", 2: "not serving"}
@@ -157,6 +157,7 @@ def drain(budget: Budget, *, grace_s: float | None) -> Plan[int]:
 
 def health(budget: Budget, *, service: str = "") -> Plan[Health]:
     """Whether the server, or one of its services, takes calls."""
+    check_fields(service=service)
     request = wrappers_pb2.StringValue(value=service)
     answer = yield from call(budget, methods.HEALTH_CHECK, request)
     return _HEALTH.get(answer.value, "unknown")

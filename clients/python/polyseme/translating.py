@@ -26,6 +26,7 @@ from polyseme.vectors import (
     Fingerprint,
     Priority,
     Span,
+    check_fields,
     choice,
     fingerprint_from,
     matrix_array,
@@ -193,6 +194,7 @@ def _template(
 ) -> translation_pb2.TranslateRequest:
     if not to:
         raise invalid("to", "is empty: name the language to translate into")
+    check_fields(to=to, source=source, beams=beams, alternatives=alternatives)
     unspecified = translation_pb2.SENTENCE_SPLITTING_UNSPECIFIED
     return translation_pb2.TranslateRequest(
         options=translation_pb2.TranslateOptions(

@@ -237,6 +237,22 @@ def utf8_bytes(text: str, field: str) -> int:
         raise invalid(field, problem) from None
 
 
+INT32_MAX = 2**31 - 1
+
+
+def check_fields(**fields: object) -> None:
+    """Raises InvalidRequest for what no message can carry, before protobuf does so less clearly."""
+    for name, value in fields.items():
+        match value:
+            case str():
+                utf8_bytes(value, name)
+            case int() if not -INT32_MAX <= value <= INT32_MAX:
+                raise invalid(name, f"{value} is beyond {INT32_MAX}")
+            case [*items]:
+                for i, item in enumerate(items):
+                    check_fields(**{f"{name}[{i}]": item})
+
+
 def texts_list(texts: Iterable[str], field: str = "texts") -> list[str]:
     """The texts as a list. Raises InvalidRequest for a bare string: it would be cut to letters."""
     if isinstance(texts, str):

@@ -30,6 +30,7 @@ from polyseme.vectors import (
     TokenCount,
     Truncation,
     VectorEncoding,
+    check_fields,
     choice,
     encoding_number,
     fingerprint_from,
@@ -105,15 +106,18 @@ def target_message(target: Target, field: str) -> encoder_pb2.WordTarget:
     """A target for the wire. Raises InvalidRequest for what is none."""
     match target:
         case str():
+            check_fields(**{field: target})
             return encoder_pb2.WordTarget(word=encoder_pb2.WordOccurrence(word=target))
         case (str(word), int(occurrence)):
             if occurrence < 0:
                 raise invalid(field, f"occurrence {occurrence} is below 0; 0 is the first")
+            check_fields(**{field: word, f"{field}[1]": occurrence})
             wanted = encoder_pb2.WordOccurrence(word=word, occurrence=occurrence)
             return encoder_pb2.WordTarget(word=wanted)
         case Span(start, end) | slice(start=int(start), stop=int(end), step=None):
             if not 0 <= start < end:
                 raise invalid(field, f"span {start}..{end} is empty or begins below 0")
+            check_fields(**{field: end})
             return encoder_pb2.WordTarget(span=common_pb2.Span(start=start, end=end))
     raise invalid(field, f"{target!r} is no word, (word, occurrence), Span or slice(start, stop)")
 
@@ -132,6 +136,7 @@ def words(
     priority: Priority | None = None,
 ) -> Plan[list[list[Word]]]:
     """For each text the words of its `targets`; of no targets all its words."""
+    check_fields(layers=layers)
     inputs = _inputs(texts, targets)
     template = encoder_pb2.EmbedWordsRequest(
         layers=layers,
@@ -244,6 +249,7 @@ def tokens(
     priority: Priority | None = None,
 ) -> Plan[list[Tokens]]:
     """For each text its tokens, one state a token."""
+    check_fields(layers=layers)
     inputs = texts_list(texts)
     template = encoder_pb2.EmbedTokensRequest(
         layers=layers,

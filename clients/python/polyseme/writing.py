@@ -12,11 +12,11 @@ from polyseme.batches import NOTHING, Load
 from polyseme.document import WRITE_MODES, DocumentLike, WriteMode, document_message
 from polyseme.embedding import ITEM_OVERHEAD_BYTES, MESSAGE_OVERHEAD_BYTES, STREAM_FLIGHTS_MAX
 from polyseme.errors import PolysemeError, from_status, invalid, renamed
-from polyseme.plans import END, Flight, Plan, Pull, pipeline
+from polyseme.plans import END, Flight, Plan, Pull, Tell, pipeline
 from polyseme.retry import Budget
 from polyseme.service import known_info
 from polyseme.v1 import document_pb2
-from polyseme.vectors import choice
+from polyseme.vectors import check_fields, choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ def write(
     """
     if batch_documents < 1:
         raise invalid("batch_documents", f"{batch_documents} is below 1")
+    check_fields(collection=collection)
     run = _Run.parse(resume) if resume else _Run(uuid.uuid4())
     numbers = document_pb2.WRITE_MODE_UNSPECIFIED
     template = document_pb2.WriteStreamRequest(
@@ -166,6 +167,4 @@ class _Log:
         run = _Run(self._run.id, start + count, self.progress.batches + 1)
         self.progress = Progress(run.documents, run.batches, answer.durable_sequence, run.token())
         if self._on_progress is not None:
-            self._on_progress(self.progress)
-        return
-        yield  # a plan without steps
+            yield Tell(self._on_progress, self.progress)

@@ -106,10 +106,10 @@ def options(
 def _api_key(file: Path | None) -> str | None:
     """Never an option of its own: command lines are visible to every user of the machine."""
     if file is None:
-        return os.environ.get("POLYSEME_API_KEY") or None
+        return os.environ.get("POLYSEME_API_KEY", "").strip() or None
     try:
-        return file.read_text().strip()
-    except OSError as error:
+        return file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"--api-key-file: {error}") from None
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import typer
 
 from polyseme.cli import session, tables
+from polyseme.cli.files import replacing
 from polyseme.cli.search import Filters
 from polyseme.cli.texts import Json
 from polyseme.document import Document
@@ -84,11 +85,9 @@ def export(
                 session.print_line(_line(document))
             return
         try:
-            # Beside the file first: an interrupted export leaves the older one as it was.
-            partial = output.with_name(output.name + ".partial")
-            with partial.open("w", encoding="utf-8") as file:
+            # An interrupted export leaves the older one as it was.
+            with replacing(output) as file:
                 count = _write(found, file)
-            partial.replace(output)
         except OSError as error:
             session.fail(str(error))
     session.say(f"{output}: {count:,} documents")

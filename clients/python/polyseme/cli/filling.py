@@ -63,7 +63,7 @@ def fill(
 def _filled(filled: Filled) -> Group:
     parts: list[RenderableType] = []
     for mask in filled.masks:
-        shown = Text(filled.text)
+        shown = Text(tables.visible(filled.text))
         shown.stylize("bold reverse", mask.span.start, mask.span.end)
         parts += [shown, _guesses(mask.guesses), Text("")]
     parts.append(Text(filled.best(), style="bold"))
@@ -71,7 +71,7 @@ def _filled(filled: Filled) -> Group:
 
 
 def _substitutes(text: str, found: Substitutes) -> Group:
-    shown = Text(text)
+    shown = Text(tables.visible(text))
     shown.stylize("bold reverse", found.span.start, found.span.end)
     itself = (
         f"{found.word!r} is more than one token"

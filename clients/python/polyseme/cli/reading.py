@@ -6,12 +6,15 @@ import base64
 import binascii
 import csv
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from polyseme.filters import INTEGER_MAX
 
 Format = Literal["jsonl", "csv", "text"]
 _SUFFIXES: dict[str, Format] = {
@@ -48,6 +51,7 @@ class BadRow:
     source: str
     line: int
     problem: str
+    last: bool = False  # nothing behind it can be read
 
 
 def format_of(path: Path) -> Format | None:
@@ -99,7 +103,7 @@ def _jsonl_rows(lines: Iterable[bytes], source: str, shape: Shape) -> Iterator[R
         number, text = item
         try:
             record = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # too many digits are a plain ValueError
             yield BadRow(source, number, f"is not JSON (plain text wants --format text): {error}")
             continue
         if not isinstance(record, dict):
@@ -108,36 +112,106 @@ def _jsonl_rows(lines: Iterable[bytes], source: str, shape: Shape) -> Iterator[R
         yield _row(record, source, number, shape)
 
 
+# As long as the longest request that a server takes by default, so that what is too long for a
+# text is refused as one. Python's own limit of 131,072 is for the process to change.
+CSV_CELL_CHARACTERS_MAX = 2**24
+
+
 def _csv_rows(lines: Iterable[bytes], source: str, shape: Shape) -> Iterator[Row | BadRow]:
-    # A quoted field may hold line breaks, so the reader counts lines itself.
-    reader = csv.reader((raw.decode("utf-8-sig") for raw in lines), strict=True)
-    try:
-        header = next(reader, [])
-        for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                problem = f"has {len(cells)} cells; the header has {len(header)}"
-                yield BadRow(source, reader.line_num, problem)
-                continue
-            # Ids and texts are what the file says, also when they look like numbers.
-            as_they_are = (shape.id_field, shape.text_field)
-            record = {
-                name: cell if name in as_they_are else _cell(cell)
-                for name, cell in zip(header, cells, strict=True)
-            }
-            yield _row(record, source, reader.line_num, shape)
-    except (csv.Error, UnicodeDecodeError) as error:
-        yield BadRow(source, reader.line_num, f"is not CSV: {error}; nothing after it was read")
+    csv.field_size_limit(CSV_CELL_CHARACTERS_MAX)
+    taken = _Taken(lines)
+    reader = csv.reader(taken, strict=True)
+    header: list[str] | None = None
+    while True:
+        taken.begin_record()
+        bad: BadRow | None = None
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            bad = BadRow(source, taken.first, f"is not CSV: {error}", not taken.resynchronised)
+        else:
+            if taken.undecodable:
+                bad = BadRow(source, *taken.undecodable)
+        if bad is not None:
+            lost = bad.last or header is None
+            problem = f"{bad.problem}; nothing after it was read" if lost else bad.problem
+            yield BadRow(source, bad.line, problem, lost)
+            if lost:
+                return
+        elif header is None:
+            header = cells or None
+        elif cells:
+            yield _csv_row(cells, header, source, reader.line_num, shape)
+
+
+class _Taken:
+    """Lines for the csv reader, and what became of those of the record that it is at.
+
+    A quoted field may hold line breaks, so only the reader knows where a record ends. What is not
+    UTF-8 goes through it all the same: no byte of that kind can be a quote or a comma.
+    """
+
+    def __init__(self, lines: Iterable[bytes]) -> None:
+        self._lines = enumerate(lines, start=1)
+        self._number = 0
+        self.begin_record()
+
+    def begin_record(self) -> None:
+        self.first = self._number + 1
+        self.undecodable: tuple[int, str] | None = None  # the first such line, and its problem
+        self._quotes = 0
+
+    @property
+    def resynchronised(self) -> bool:
+        """Whether the next line surely begins a record, after one that was not understood."""
+        return self._number == self.first and self._quotes % 2 == 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        self._number, raw = next(self._lines)
+        self._quotes += raw.count(b'"')
+        encoding = "utf-8-sig" if self._number == 1 else "utf-8"
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError as error:
+            problem = f"is not UTF-8 at byte {error.start}"
+            self.undecodable = self.undecodable or (self._number, problem)
+            return raw.decode(encoding, errors="replace")
+
+
+def _csv_row(
+    cells: list[str], header: list[str], source: str, line: int, shape: Shape
+) -> Row | BadRow:
+    if len(cells) != len(header):
+        return BadRow(source, line, f"has {len(cells)} cells; the header has {len(header)}")
+    # Ids and texts are what the file says, also when they look like numbers.
+    as_they_are = (shape.id_field, shape.text_field)
+    record = {
+        name: cell if name in as_they_are else _cell(cell)
+        for name, cell in zip(header, cells, strict=True)
+    }
+    return _row(record, source, line, shape)
 
 
 def _cell(cell: str) -> Any:
-    """Numbers and booleans as such, so that filters can compare them; `01234` stays a string."""
+    """Numbers and booleans as such, so that filters can compare them; `01234` stays a string,
+    and so does what no double holds as it is written: NaN, 1e400, integers beyond 2**53."""
     try:
         value = json.loads(cell)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return cell
-    return value if isinstance(value, int | float | bool) else cell
+    match value:
+        case bool():
+            return value
+        case int() if abs(value) <= INTEGER_MAX:
+            return value
+        case float() if math.isfinite(value):
+            return value
+    return cell
 
 
 def _row(record: dict[str, Any], source: str, line: int, shape: Shape) -> Row | BadRow:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from polyseme.cli import session, tables
+from polyseme.cli.files import lines_of
 from polyseme.cli.session import Exit
 from polyseme.cli.texts import LONG, Json, Texts
 from polyseme.errors import InvalidRequest
@@ -178,8 +179,8 @@ def unmarked(text: str) -> tuple[str, slice | None]:
 def _lines(file: Path) -> list[str]:
     try:
         if str(file) == "-":
-            return session.texts_or_stdin(None)
-        return file.read_text(encoding="utf-8-sig").splitlines()
+            return session.stdin_lines()
+        return lines_of(file.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         session.fail(f"{file}: {error}", Exit.USAGE)
 
@@ -228,7 +229,7 @@ def _learnt(inventory: SenseInventory) -> Table:
 def _told(told: Sequence[ToldSense]) -> Group:
     table = tables.table("sense", "probability", "margin", "text", right=["probability", "margin"])
     for each in told:
-        text = Text(each.text)
+        text = Text(tables.visible(each.text))
         if each.span is not None:
             text.stylize("bold", each.span.start, each.span.end)
         table.add_row(

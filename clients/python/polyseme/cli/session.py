@@ -17,6 +17,7 @@ import numpy as np
 import typer
 from rich.console import Console, RenderableType
 
+from polyseme.cli.files import lines_of
 from polyseme.client import Client
 from polyseme.connection import Tls
 
@@ -162,14 +163,28 @@ def plain(value: Any) -> Any:
     return value
 
 
-def texts_or_stdin(texts: list[str] | None) -> list[str]:
-    """The arguments, or without any the lines of stdin."""
+def texts_or_stdin(texts: list[str] | None, *, blank_refused: bool = False) -> list[str]:
+    """The arguments, or without any the lines of stdin.
+
+    blank_refused: a blank line ends the command, where results are told apart by their place
+    alone; otherwise it is passed over
+    """
     if texts:
         return texts
+    lines = stdin_lines()
+    filled = [line for line in lines if line.strip()]
+    if blank_refused and len(filled) < len(lines):
+        number = next(n for n, line in enumerate(lines, start=1) if not line.strip())
+        fail(f"stdin line {number} is blank: it would have no row of its own", Exit.USAGE)
+    return filled
+
+
+def stdin_lines() -> list[str]:
+    """The lines of stdin, blank ones too."""
     if sys.stdin.isatty():
         fail("give texts as arguments, or pipe one a line into stdin", Exit.USAGE)
     try:
-        return [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+        return lines_of(sys.stdin.read())
     except UnicodeDecodeError as error:
         fail(f"stdin is not UTF-8: {error}")
 

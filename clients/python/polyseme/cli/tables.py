@@ -79,7 +79,7 @@ def _hit_text(hit: Hit, colour: bool) -> Text:
     text = Text.assemble((hit.id, "cyan"), "  " if title else "", (title, "bold"), "\n")
     text.append_text(snippet(hit, colour))
     if hit.translation is not None and hit.translation.text != hit.text:
-        shown = hit.translation.text[:SNIPPET_CHARACTERS].replace("\n", " ")
+        shown = visible(hit.translation.text[:SNIPPET_CHARACTERS]).replace("\n", " ")
         text.append(f"\n{shown}", style="italic")
     if hit.explanation is not None and hit.explanation.text:
         text.append(f"\n{hit.explanation.text}", style="dim")
@@ -92,21 +92,32 @@ def snippet(hit: Hit, colour: bool, characters: int = SNIPPET_CHARACTERS) -> Tex
     passages = [h.span for h in hit.highlights if h.kind == "semantic"][:1]
     words = [h.span for h in hit.highlights if h.kind == "lexical"]
     marked = passages or words
-    start = max(0, min((s.start for s in marked), default=0) - 40)
-    if start + characters > len(text):
-        start = max(0, len(text) - characters)
-    if start:
-        start = text.find(" ", start) + 1  # at a word; 0 if there is no space
+    start = _snippet_start(text, min((s.start for s in marked), default=0), characters)
     end = min(len(text), start + characters)
-    shown = Text(text[start:end].replace("\n", " "))
-    for span in passages if colour else []:
-        shown.stylize("green", span.start - start, min(span.end, end) - start)
-    for span in words if colour else []:
-        shown.stylize("bold yellow", max(0, span.start - start), max(0, span.end - start))
+    shown = Text(visible(text[start:end]).replace("\n", " "))
+    for style, spans in (("green", passages), ("bold yellow", words)) if colour else ():
+        for span in spans:
+            shown.stylize(style, max(0, span.start - start), max(0, span.end - start))
     if not colour:
         inside = [(s.start - start, s.end - start) for s in marked if s.start < end]
         shown = Text(_bracketed(shown.plain, inside))
     return Text.assemble("…" if start else "", shown, "…" if end < len(text) else "")
+
+
+def _snippet_start(text: str, first: int, characters: int) -> int:
+    """A little before the first mark, at the beginning of a word if one begins in between."""
+    start = max(0, min(first - 40, len(text) - characters))
+    space = text.find(" ", start, first) if start else -1
+    return start if space < 0 else space + 1
+
+
+_CONTROLS = {code: " " for code in (*range(32), *range(127, 160)) if chr(code) != "\n"}
+
+
+def visible(text: str) -> str:
+    """A text for the terminal, a space for each control character: rich drops some of them, and
+    spans of code points would then point beside their words."""
+    return text.translate(_CONTROLS)
 
 
 def _bracketed(text: str, spans: Sequence[tuple[int, int]]) -> str:
@@ -124,7 +135,7 @@ def comparison(result: Comparison) -> Group:
     for i, (text, sense, span) in enumerate(
         zip(result.sentences, result.senses, result.spans, strict=True), start=1
     ):
-        shown = Text(text)
+        shown = Text(visible(text))
         shown.stylize("bold", span.start, span.end)
         sentences.add_row(str(i), sense or "-", shown)
     views = result.views

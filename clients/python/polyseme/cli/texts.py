@@ -39,14 +39,15 @@ def embed(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """One vector a text.
+    """One vector a text. Blank lines of stdin are passed over; with --npy, whose rows have
+    nothing but their places, they are refused.
 
     Example: polyseme embed "Apple was juicy" "Apple stock crashed today"
 
     Example: polyseme embed --npy vectors.npy < lines.txt
     """
     run = session.of(context, as_json)
-    inputs = session.texts_or_stdin(texts)
+    inputs = session.texts_or_stdin(texts, blank_refused=npy is not None)
     with run.client() as client:
         found = client.embed(
             inputs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from polyseme.cli import heat, session, tables
+from polyseme.cli.files import lines_of, replacing
 from polyseme.cli.session import Exit, Session
 from polyseme.cli.texts import Json
 from polyseme.errors import PolysemeError
@@ -99,10 +100,8 @@ def _translate_lines(
                     _write("", stream)
                 bar.advance(task)
         except PolysemeError:
-            if out is not None:
-                session.say(
-                    f"{out}: ended after {bar.tasks[0].completed:.0f} of {len(lines)} lines"
-                )
+            if stream is not None and (done := bar.tasks[0].completed):
+                session.say(f"{stream.name}: ended after {done:.0f} of {len(lines)} lines")
             raise
     if out is not None:
         seconds = time.monotonic() - began
@@ -112,22 +111,30 @@ def _translate_lines(
 def _lines(file: Path | None) -> list[str]:
     if file is None and sys.stdin.isatty():
         session.fail("give texts, --file, or pipe lines into stdin", Exit.USAGE)
+    if file is None:
+        return session.stdin_lines()
     try:
-        content = sys.stdin.read() if file is None else file.read_text("utf-8")
+        return lines_of(file.read_text("utf-8-sig"))
     except OSError as error:
         session.fail(f"{error.filename}: {error.strerror}", Exit.USAGE)
     except UnicodeDecodeError as error:
-        session.fail(f"{file or 'stdin'} is not UTF-8: {error}")
-    return content.splitlines()
+        session.fail(f"{file} is not UTF-8: {error}")
 
 
-def _output(out: Path | None) -> Any:
+@contextmanager
+def _output(out: Path | None) -> Iterator[TextIO | None]:
     if out is None:
-        return nullcontext(None)
+        yield None
+        return
     try:
-        return out.open("w", encoding="utf-8")
+        with ExitStack() as stack:
+            try:
+                stream = stack.enter_context(replacing(out))
+            except OSError as error:
+                session.fail(f"{error.filename}: {error.strerror}", Exit.USAGE)
+            yield stream
     except OSError as error:
-        session.fail(f"{error.filename}: {error.strerror}", Exit.USAGE)
+        session.fail(f"{out}: {error.strerror}")
 
 
 def _bar(shown: bool) -> Progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from index.errors import Closed, StoreError
 from index.generation import Generation, Part
 from index.segments import Segments
 from index.settings import StoreSettings
+
+PAUSE_S_MAX = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +48,14 @@ def plan(generation: Generation, settings: StoreSettings) -> Plan | None:
     return None
 
 
+def pause_s(failures: int) -> float:
+    """How long nothing is built after so many failures in a row; the first costs no time.
+
+    A build may take minutes, and whatever made two of them fail makes the next one fail too.
+    """
+    return 0.0 if failures < 2 else min(2.0 ** min(failures - 2, 10), PAUSE_S_MAX)
+
+
 class Builder:
     """One background thread, while there is something to build."""
 
@@ -66,7 +77,9 @@ class Builder:
         self._working = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.failure = ""  # why the last build failed; it is tried again after the next write
+        self.failure = ""  # why the last build failed; a write, at times a later one, tries again
+        self._failures = 0  # in a row
+        self._not_before = 0.0  # on the monotonic clock
 
     @property
     def building(self) -> bool:
@@ -74,7 +87,9 @@ class Builder:
 
     def poke(self) -> None:
         """Begin in the background if there is something to build. Returns at once."""
-        if self.building or plan(self._current(), self._settings) is None:
+        if self.building or time.monotonic() < self._not_before:
+            return
+        if plan(self._current(), self._settings) is None:
             return
         with self._starting:
             if not self.building and not self._stop.is_set():
@@ -88,8 +103,13 @@ class Builder:
             thread.join()
 
     def merge_all(self) -> None:
-        """Everything into one segment without dead vectors; a small collection into none."""
+        """Everything into one segment without dead vectors; a small collection into none.
+
+        Raises Closed, DiskFull, StorageFailed.
+        """
         with self._working:
+            if self._stop.is_set():
+                raise Closed(self._segments.directory.parent.name)
             generation = self._current()
             everything = Plan(frozenset(part.name for part in generation.segments), buffer=True)
             dead = sum(part.dead for part in generation.parts)
@@ -101,6 +121,8 @@ class Builder:
         with self._starting:
             self._stop.set()
         self.wait()
+        with self._working:  # a merge that somebody asked for ends too
+            pass
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -116,9 +138,11 @@ class Builder:
                 # FAISS reports all of its troubles as RuntimeError.
                 except (StoreError, OSError, MemoryError, RuntimeError) as error:
                     self.failure = str(error)
+                    self._failures += 1
+                    self._not_before = time.monotonic() + pause_s(self._failures)
                     log.warning("segments in %s: %s", self._segments.directory, error)
                     return
-                self.failure = ""
+                self.failure, self._failures = "", 0
 
     def _build(self, generation: Generation, wanted: Plan) -> None:
         sources: list[Part] = [p for p in generation.segments if p.name in wanted.segments]
@@ -129,7 +153,12 @@ class Builder:
         made = self._segments.build(sources, self._stop.is_set) if sources else None
         fresh = [] if made is None else [made]
         kept = [p.name for p in generation.segments if p.name not in wanted.segments]
-        # The manifest first: on the disk, both the old and the new segments are there and right.
-        self._segments.commit([*kept, *(part.name for part in fresh)], generation.sequence)
-        self._swap(lambda now: now.with_segments(fresh, wanted.segments, through_row))
-        self._segments.forget(wanted.segments)
+        names = [*kept, *(part.name for part in fresh)]
+        try:
+            # The manifest first: on the disk, the old and the new segments are there and right.
+            self._segments.commit(names, generation.sequence)
+            self._swap(lambda now: now.with_segments(fresh, wanted.segments, through_row))
+        except BaseException:
+            self._segments.keep({part.name for part in generation.segments})
+            raise
+        self._segments.keep(names)

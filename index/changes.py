@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -115,9 +115,8 @@ class Delete:
 
     def apply(self, transaction: Transaction) -> Written:
         """Ids that are not there are passed over: deleting twice is no error."""
-        found = [transaction.reader.by_id(id) for id in dict.fromkeys(self.ids)]
-        records = [record for record in found if record is not None]
-        return _remove_all(transaction, records, more=False)
+        found = (transaction.reader.by_id(id) for id in dict.fromkeys(self.ids))
+        return _remove_all(transaction, (record for record in found if record is not None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,23 +129,25 @@ class Purge:
 
     def apply(self, transaction: Transaction) -> Written:
         sql, parameters = rows_sql(self.filter)
-        records = list(
-            transaction.reader.select(
-                f"row IN ({sql}) ORDER BY id LIMIT ?", [*parameters, self.limit + 1]
-            )
+        reader = transaction.reader
+        rows = reader.rows_where(
+            f"row IN ({sql}) ORDER BY id LIMIT ?", [*parameters, self.limit + 1]
         )
-        more = len(records) > self.limit
-        return _remove_all(transaction, records[: self.limit], more=more)
+        records = (reader.by_rows([row])[row] for row in rows[: self.limit])
+        return replace(_remove_all(transaction, records), more=len(rows) > self.limit)
 
 
 Change = Upsert | Delete | Purge
 
 
-def _remove_all(transaction: Transaction, records: Sequence[Record], *, more: bool) -> Written:
+def _remove_all(transaction: Transaction, records: Iterable[Record]) -> Written:
+    """records: each is read when those before it are gone, so that one at a time is in memory"""
+    deleted = 0
     for record in records:
         transaction.remove(record)
-    transaction.sequence += bool(records)
-    return Written(sequence=transaction.sequence, deleted=len(records), more=more)
+        deleted += 1
+    transaction.sequence += bool(deleted)
+    return Written(sequence=transaction.sequence, deleted=deleted)
 
 
 @dataclass(frozen=True, slots=True)

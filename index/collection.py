@@ -32,6 +32,7 @@ from index.filter import Filter, check_filter
 from index.filter_sql import Parameters, rows_sql
 from index.generation import Generation
 from index.paging import page_after, token_after
+from index.room import Room, first_page, vector_bytes
 from index.searching import Search
 from index.settings import StoreSettings
 from index.snapshots import Snapshot, take
@@ -49,6 +50,7 @@ REQUEST_ID_BYTES_MAX = 256  # UTF-8
 
 # `list` is a method of Collection, so its annotations cannot use the name.
 Results = list[SearchResult]
+Vectors = list[NDArray[np.float32] | None]
 Findings = list[Finding]
 
 
@@ -163,13 +165,29 @@ class Collection:
     # Reading
 
     def get(self, ids: Sequence[str], *, with_vectors: bool = True) -> list[StoredDocument | None]:
-        """The documents in the order of `ids`; None for one that is not there."""
+        """The documents in the order of `ids`; None for one that is not there.
+
+        Raises AnswerTooLarge.
+        """
+        check_ids(ids, self._settings)
+        room = Room(self._settings.answer_bytes_max)
+        with self._engine.view() as view:
+            found = (record for id in ids if (record := view.reader.by_id(id)) is not None)
+            records = {record.id: record for record in room.holding(found)}
+            vectors: Mapping[int, NDArray[np.float32]] = {}
+            if with_vectors:
+                room.take_vectors(sum(id in records for id in ids), self.spec.dimensions)
+                vectors = view.reader.vectors(record.row for record in records.values())
+        stored = {id: record.stored(vectors.get(record.row)) for id, record in records.items()}
+        return [stored.get(id) for id in ids]
+
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """The documents' vectors alone, in the order of `ids`; None for one that is not there."""
         check_ids(ids, self._settings)
         with self._engine.view() as view:
-            records = [view.reader.by_id(id) for id in ids]
-            rows = [record.row for record in records if record is not None]
-            vectors = view.reader.vectors(rows) if with_vectors else {}
-        return [None if r is None else r.stored(vectors.get(r.row)) for r in records]
+            rows = view.reader.rows(ids)
+            found = view.reader.vectors(rows.values())
+        return [found[rows[id]] if id in rows else None for id in ids]
 
     def list(
         self,
@@ -180,26 +198,30 @@ class Collection:
         with_vectors: bool = False,
     ) -> Page:
         """Documents by rising id. A page begins after the last id of the one before, so writes
-        between pages neither repeat nor hide documents that stay."""
+        between pages neither repeat nor hide documents that stay. It is shorter than asked for
+        where it would have more than `page_bytes_max`."""
         check_count(page_size, "page_size", self._settings.page_documents_max)
         after, condition = "", ""
         parameters: Parameters = []
         if filter is not None:
             check_filter(filter, self._settings)
             sql, parameters = rows_sql(filter)
-            condition = f" AND row IN ({sql})"
+            # The plus keeps SQLite from sorting all that pass, for each page anew.
+            condition = f" AND +row IN ({sql})"
         if page_token:
-            after = page_after(page_token, filter)
+            after = page_after(page_token, filter, self._settings)
         with self._engine.view() as view:
-            found = list(
+            found, more = first_page(
                 view.reader.select(
                     f"id > ?{condition} ORDER BY id LIMIT ?", (after, *parameters, page_size + 1)
-                )
+                ),
+                page_size,
+                self._settings.page_bytes_max,
+                vector_bytes(self.spec.dimensions) if with_vectors else 0,
             )
-            rows = [record.row for record in found[:page_size]]
+            rows = [record.row for record in found]
             vectors = view.reader.vectors(rows) if with_vectors else {}
-        documents = tuple(record.stored(vectors.get(record.row)) for record in found[:page_size])
-        more = len(found) > page_size
+        documents = tuple(record.stored(vectors.get(record.row)) for record in found)
         return Page(
             documents=documents,
             next_page_token=token_after(documents[-1].id, filter) if more else "",
@@ -217,7 +239,10 @@ class Collection:
     # Searching
 
     def search(self, query: Query) -> SearchResult:
-        """Hits by falling score, ties by rising id. Raises InvalidInput, SequenceNotReached."""
+        """Hits by falling score, ties by rising id.
+
+        Raises InvalidInput, SequenceNotReached, AnswerTooLarge.
+        """
         return self.search_batch([query])[0]
 
     def search_batch(self, queries: Sequence[Query]) -> Results:
@@ -232,10 +257,11 @@ class Collection:
         with self._engine.view() as view:
             ranked = self._together(view.generation, queries, vectors)
             ids = view.reader.ids({row for rows, _ in ranked.values() for row in rows.tolist()})
+            room = Room(self._settings.answer_bytes_max)
             results = [
-                Search(view, query, vectors.get(i), self._settings).run(ranked.get(i), ids)
-                if i in ranked
-                else Search(view, query, vectors.get(i), self._settings).run()
+                Search(view, query, vectors.get(i), self._settings, room).run(
+                    ranked.get(i), ids if i in ranked else None
+                )
                 for i, query in enumerate(queries)
             ]
         search_s = time.perf_counter() - start

@@ -31,10 +31,11 @@ FORMAT = 1
 
 # Between 4 KiB, quickest for single writes, and 16 KiB, quickest for batches of a thousand.
 PAGE_BYTES = 8192
-WAL_BYTES_KEPT = 64 * 1024 * 1024  # a larger write-ahead log is truncated after its checkpoint
+WAL_BYTES_KEPT = 64 * 1024 * 1024  # a larger write-ahead log is truncated
 CACHE_KIB = 16 * 1024  # of each connection
 FULL_BYTES = 256 * 1024  # a file system with less room than this is full
 BUSY_MS = 10_000  # nobody else writes; only a checkpoint can hold the file for a moment
+TRUNCATION_MS = 200  # how long writes wait, at most, for readers that keep the log
 
 # The second when damaged text is part of an error's message.
 ERRORS = (sqlite3.Error, UnicodeDecodeError)
@@ -105,6 +106,21 @@ def configure(connection: sqlite3.Connection, *, writer: bool) -> None:
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
     else:
         connection.execute("PRAGMA query_only = ON")
+
+
+def truncate_log(connection: sqlite3.Connection) -> bool:
+    """Write all of the log into the database and empty it; False where readers keep it.
+
+    While one reader always overlaps the next, SQLite by itself never begins its log anew
+    (sqlite.org/wal.html, 6). Here new readers do without the log as soon as it is written, and
+    the old ones are waited for.
+    """
+    connection.execute(f"PRAGMA busy_timeout = {TRUNCATION_MS}")
+    try:
+        busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+    return not busy
 
 
 def create(path: Path, meta: dict[str, object]) -> None:

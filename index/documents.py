@@ -96,6 +96,7 @@ class Query:
     k: int = 10
     exact: bool = False  # compare with every vector instead of the likely ones
     min_sequence: int = 0  # see at least the write that answered with this sequence
+    score_min: float | None = None  # leaves out lower ones, compared as float32s
     with_documents: bool = True
     with_vectors: bool = False
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +21,19 @@ from index.checking import Part as Damage
 from index.documents import Written
 from index.errors import DataDamaged, DiskFull, ReadOnly, StorageFailed
 from index.generation import Generation, Part
+from index.lexical import merge_words
 from index.reading import Generations, Readers, View
 from index.records import Reader
 from index.repairing import SPEC_COPY_NAME, finish
-from index.seal import Seal, SealFile, check_sequence, read_seal
+from index.seal import Seal, SealFile, check_sequence, digest_of_closed, read_seal
 from index.segments import Segments
 from index.settings import StoreSettings
 from index.spec import CollectionSpec
 from index.statistics import Statistics, measure
 from index.writer import Writer
+
+TRUNCATIONS_MAX = 5  # tries of a compaction, each of which writes may wait for
+TURN_S = 0.002  # between steps: who releases a lock and takes it again leaves it to nobody
 
 log = logging.getLogger(__name__)
 
@@ -44,22 +50,24 @@ class Engine:
         self._doubted = False  # it was checked, and not all is well
         with files.translated(directory):
             finish(directory)
+        with files.translated(self._path):
+            seal = read_seal(directory)
+            digest = digest_of_closed(self._path) if seal is not None and seal.digest else ""
         with database.translated(self._path):
             connection = database.connect(self._path, writer=True)
             try:
-                self._open(connection)
+                self._open(connection, seal, digest)
             except BaseException:
                 connection.close()
                 raise
 
-    def _open(self, connection: sqlite3.Connection) -> None:
+    def _open(self, connection: sqlite3.Connection, seal: Seal | None, digest: str) -> None:
         meta = database.read_meta(connection, self._path)
         self.spec = _spec(str(meta["spec"]), self._path)
         self.created_at = float(meta["created_at"])
         self._writing = Reader(connection, self._path, self.spec.dimensions)
         self._seal: SealFile | None = None
-        with files.translated(self._path):
-            self._compare_with_seal(str(meta["uid"]))
+        self._compare_with_seal(str(meta["uid"]), seal, digest)
         self._segments = Segments(
             self.directory, str(meta["uid"]), self.spec.dimensions, self.settings
         )
@@ -87,13 +95,13 @@ class Engine:
         self._break_seal(str(meta["uid"]))
         self._builder.poke()
 
-    def _compare_with_seal(self, uid: str) -> None:
+    def _compare_with_seal(self, uid: str, seal: Seal | None, digest: str) -> None:
         """Raises DataDamaged where acknowledged writes, or ways to documents, are lost."""
-        seal, sequence = read_seal(self.directory), self._writing.sequence()
+        sequence = self._writing.sequence()
         check_sequence(seal, uid, sequence, self._path)
         if seal is None or not seal.digest or (seal.uid, seal.sequence) != (uid, sequence):
             return
-        if files.sha256_of(self._path) != seal.digest:
+        if digest != seal.digest:
             log.warning("%s changed while it was closed; everything is read", self._path)
             self.reason = examine(self._writing, self._writing.connection, self._path)
 
@@ -119,11 +127,9 @@ class Engine:
             alive = np.isin(part.rows, rest, assume_unique=True)
             rest = np.setdiff1d(rest, part.rows, assume_unique=True)
             sound.append(replace(part, alive=alive))
-        found = self._writing.vectors(rest.tolist())
-        vectors = np.empty((len(rest), self.spec.dimensions), np.float32)
-        for i, row in enumerate(rest.tolist()):
-            vectors[i] = found[row]
-        return Generation.of(self._writing.sequence(), sound, rest, vectors)
+        blocks = self._writing.vector_blocks(rest.tolist())
+        sequence, width = self._writing.sequence(), self.spec.dimensions
+        return Generation.of_blocks(sequence, sound, rest, blocks, width)
 
     def _swap(self, change: Callable[[Generation], Generation]) -> None:
         with self._writer.lock:
@@ -154,10 +160,8 @@ class Engine:
     def update_spec(self, spec: CollectionSpec) -> None:
         """Store another description or embedding; the vectors' shape and origin stay."""
         self._check_writable()
-        with self._noticing_damage(), self._writer.lock, database.translated(self._path):
-            self._writing.connection.execute(
-                "UPDATE meta SET value = ? WHERE key = 'spec'", (spec.to_json(),)
-            )
+        with self._maintaining() as connection:
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'spec'", (spec.to_json(),))
             self.spec = spec
         files.write_file(self.directory / SPEC_COPY_NAME, spec.to_json().encode())
 
@@ -167,18 +171,39 @@ class Engine:
         self._builder.wait()
 
     def compact(self) -> None:
+        """Writes go on between the steps. Raises ReadOnly, Closed, DiskFull, StorageFailed."""
+        self._check_writable()
         self._builder.merge_all()
-        with self._noticing_damage(), self._writer.lock, database.translated(self._path):
-            connection = self._writing.connection
-            connection.execute("INSERT INTO lexical (lexical) VALUES ('optimize')")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._turn(partial(merge_words, first=True))
+        while self._turn(partial(merge_words, first=False)):
+            pass
+        for _ in range(TRUNCATIONS_MAX):
+            if self._turn(database.truncate_log):
+                return
+        log.warning("%s: somebody reads on, and its write-ahead log is not shortened", self._path)
+
+    def _turn(self, step: Callable[[sqlite3.Connection], bool]) -> bool:
+        with self._maintaining() as connection:
+            done = step(connection)
+        time.sleep(TURN_S)
+        return done
+
+    @contextmanager
+    def _maintaining(self) -> Iterator[sqlite3.Connection]:
+        """The connection that writes, while no write is in progress."""
+        with (
+            self._noticing_damage(),
+            database.translated(self._path),
+            self._writer.maintaining() as connection,
+        ):
+            yield connection
 
     def check(self) -> list[Finding]:
         with self._readers.view(self._generations) as view:
             findings = list(check_database(view.reader, self._path))
         if not any(finding.part is Damage.DATABASE for finding in findings):
-            with self._writer.lock:
-                findings += check_words(self._writing.connection, self._path)
+            with self._writer.maintaining() as connection:
+                findings += check_words(connection, self._path)
         with files.translated(self.directory):
             for damage in self._segments.damaged_files():
                 findings.append(Finding(Damage.SEGMENT, damage.path, damage.reason))
@@ -216,7 +241,7 @@ class Engine:
                 return ""  # somebody still reads
             if self._path.stat().st_size > self.settings.sealed_bytes_max:
                 return ""
-            return files.sha256_of(self._path)
+            return digest_of_closed(self._path)
         except OSError as error:
             log.warning("%s cannot be sealed: %s", self._path, error)
             return ""

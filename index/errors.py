@@ -111,6 +111,18 @@ class SequenceNotReached(StoreError):
         self.current = current
 
 
+class AnswerTooLarge(StoreError):
+    """The documents of an answer have more bytes than one may hold; the rest was not read."""
+
+    def __init__(self, found_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"the documents of this answer have {found_bytes} bytes or more; the limit is "
+            f"{limit_bytes}: ask for less at once"
+        )
+        self.found_bytes = found_bytes
+        self.limit_bytes = limit_bytes
+
+
 class ReadOnly(StoreError):
     """Writes are refused because something is damaged; reads go on as far as they can."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from index.errors import InvalidInput
@@ -70,7 +70,10 @@ def canonical_json(value: object) -> str:
 
 def check_metadata(metadata: Mapping[str, JSON], where: str, limits: StoreSettings) -> str:
     """The metadata's canonical JSON. Raises InvalidInput, naming the path of what is wrong."""
-    _check(metadata, where, limits.metadata_depth_max)
+    try:
+        _check(metadata, limits.metadata_depth_max)
+    except WrongValue as wrong:
+        raise InvalidInput(where + wrong.path, wrong.problem) from None
     if not isinstance(metadata, Mapping):
         raise InvalidInput(where, "metadata must be an object")
     source = canonical_json(metadata)
@@ -83,48 +86,85 @@ def check_metadata(metadata: Mapping[str, JSON], where: str, limits: StoreSettin
     return source
 
 
-def _check(value: object, where: str, depth_left: int) -> None:
+class WrongValue(Exception):
+    """A value that cannot be stored. Its path is put together on the way out: on the way in, each
+    of many values would copy the keys above it, however long they are."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.steps: list[str] = []  # the last one first
+
+    @property
+    def path(self) -> str:
+        return "".join(reversed(self.steps))
+
+
+def _check(value: object, depth_left: int) -> None:
     if depth_left < 0:
-        raise InvalidInput(where, "nested too deep")
+        raise WrongValue("nested too deep")
     match value:
         case None | bool():
             pass
         case int() if not -INTEGER_MAX <= value <= INTEGER_MAX:
-            raise InvalidInput(where, f"{value} does not fit in 64 bits")
+            raise WrongValue(f"{value} does not fit in 64 bits")
         case int():
             pass
         case float() if not math.isfinite(value):
-            raise InvalidInput(where, f"{value} is not finite")
+            raise WrongValue(f"{value} is not finite")
         case float():
             pass
         case str():
-            check_text(value, where, None)
+            _check_characters(value)
         case Mapping():
-            _check_object(value, where, depth_left)
+            _check_object(value, depth_left)
         case list() | tuple():
-            for i, child in enumerate(value):
-                _check(child, f"{where}[{i}]", depth_left - 1)
+            _check_list(value, depth_left)
         case _:
-            raise InvalidInput(where, f"a {type(value).__name__} is no JSON value")
+            raise WrongValue(f"a {type(value).__name__} is no JSON value")
 
 
-def _check_object(value: Mapping[object, object], where: str, depth_left: int) -> None:
+def _check_object(value: Mapping[object, object], depth_left: int) -> None:
     for key, child in value.items():
         if not isinstance(key, str) or not key:
-            raise InvalidInput(where, f"{key!r} is no key: a key is a string that is not empty")
-        check_text(key, where, None)
-        _check(child, f"{where}.{key}", depth_left - 1)
+            raise WrongValue(f"{key!r} is no key: a key is a string that is not empty")
+        _check_characters(key)
+        try:
+            _check(child, depth_left - 1)
+        except WrongValue as wrong:
+            wrong.steps.append(f".{key}")
+            raise
+
+
+def _check_list(value: Sequence[object], depth_left: int) -> None:
+    for i, child in enumerate(value):
+        try:
+            _check(child, depth_left - 1)
+        except WrongValue as wrong:
+            wrong.steps.append(f"[{i}]")
+            raise
+
+
+def _check_characters(text: str) -> None:
+    if problem := _text_problem(text, None):
+        raise WrongValue(problem)
 
 
 def check_text(text: str, where: str, bytes_max: int | None) -> None:
     """Raises InvalidInput unless `text` is UTF-8 without NUL, within its limit."""
+    if problem := _text_problem(text, bytes_max):
+        raise InvalidInput(where, problem)
+
+
+def _text_problem(text: str, bytes_max: int | None) -> str:
     if not isinstance(text, str):
-        raise InvalidInput(where, f"a {type(text).__name__} is no text")
+        return f"a {type(text).__name__} is no text"
     if "\0" in text:
-        raise InvalidInput(where, f"a NUL character at {text.index(chr(0))}")
+        return f"a NUL character at {text.index(chr(0))}"
     try:
         size = len(text.encode())
     except UnicodeEncodeError as error:
-        raise InvalidInput(where, f"a lone surrogate at {error.start}") from error
+        return f"a lone surrogate at {error.start}"
     if bytes_max is not None and size > bytes_max:
-        raise InvalidInput(where, f"{size} bytes; the limit is {bytes_max}")
+        return f"{size} bytes; the limit is {bytes_max}"
+    return ""

@@ -96,12 +96,27 @@ class Generation:
         vectors: NDArray[np.float32],
     ) -> Generation:
         """A generation whose buffer holds `rows` (rising) and `vectors`."""
-        storage = Storage.with_room(max(CAPACITY_MIN, 2 * len(rows)), vectors.shape[1])
+        return cls.of_blocks(sequence, segments, rows, [vectors], vectors.shape[1])
+
+    @classmethod
+    def of_blocks(
+        cls,
+        sequence: int,
+        segments: Iterable[Part],
+        rows: NDArray[np.int64],
+        blocks: Iterable[NDArray[np.float32]],
+        width: int,
+    ) -> Generation:
+        """The same, where the vectors come in blocks, so that they are in memory only once."""
+        storage = Storage.with_room(max(CAPACITY_MIN, 2 * len(rows)), width)
         storage.rows[: len(rows)] = rows
-        storage.vectors[: len(rows)] = vectors
-        alive = np.ones(len(rows), np.bool_)
-        length = length_max(vectors)
-        buffer = Part(storage.rows[: len(rows)], storage.vectors[: len(rows)], alive, length)
+        filled = 0
+        for block in blocks:
+            storage.vectors[filled : filled + len(block)] = block
+            filled += len(block)
+        assert filled == len(rows)
+        vectors, alive = storage.vectors[:filled], np.ones(filled, np.bool_)
+        buffer = Part(storage.rows[:filled], vectors, alive, length_max(vectors))
         return cls(sequence, tuple(segments), buffer, storage)
 
     @property

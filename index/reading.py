@@ -41,8 +41,12 @@ class Generations:
 
     def publish(self, generation: Generation) -> None:
         with self._changed:
+            if generation is self.current:
+                return
             if self._kept[-1].sequence == generation.sequence:
-                self._kept.pop()
+                # A swap: the older ones would keep segments in memory that are replaced. Readers
+                # who still wanted one begin again.
+                self._kept.clear()
             self._kept.append(generation)
             self._changed.notify_all()
 
@@ -111,7 +115,8 @@ class Readers:
                 raise Closed(self._path.parent.name)
             if self._free:
                 return self._free.pop()
-        return Reader(connect(self._path, writer=False), self._path, self._dimensions)
+            # Under the lock, so that who closes sees by its write-ahead log that somebody reads.
+            return Reader(connect(self._path, writer=False), self._path, self._dimensions)
 
     def _give_back(self, reader: Reader) -> None:
         try:

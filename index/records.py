@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -43,6 +43,11 @@ class Record:
     updated_at: float
     metadata: str  # canonical JSON
     text: str
+
+    @property
+    def bytes(self) -> int:
+        """Of UTF-8, text and metadata."""
+        return _utf8_bytes(self.text) + _utf8_bytes(self.metadata)
 
     def crc(self) -> int:
         head = f"{self.row},{self.sequence},{self.created_at!r},{self.updated_at!r}"
@@ -105,7 +110,7 @@ class Reader:
     def __init__(self, connection: sqlite3.Connection, path: Path, dimensions: int) -> None:
         self.connection = connection
         self._path = path
-        self._dimensions = dimensions
+        self.dimensions = dimensions
 
     def sequence(self) -> int:
         found = self.connection.execute("SELECT value FROM meta WHERE key = 'sequence'").fetchone()
@@ -131,12 +136,45 @@ class Reader:
         )
         return map(self._record, cursor)
 
-    def by_rows(self, rows: Iterable[int]) -> dict[int, Record]:
-        """The records with these row numbers. Raises DataDamaged when one is missing."""
+    def rows_where(self, condition: str, parameters: Sequence[object]) -> list[int]:
+        """As `select`, but row numbers alone."""
+        cursor = self.connection.execute(
+            f"SELECT row FROM documents WHERE {condition}", tuple(parameters)
+        )
+        return [row for (row,) in cursor]
+
+    def by_rows(
+        self,
+        rows: Iterable[int],
+        holding: Callable[[Iterator[Record]], Iterator[Record]] = iter,
+    ) -> dict[int, Record]:
+        """The records with these row numbers. Raises DataDamaged when one is missing.
+
+        holding: sees each as it is read, and may raise
+        """
         found: dict[int, Record] = {}
         for chunk in _chunks(rows, self._path):
-            found.update({r.row: r for r in self.select(f"row IN ({_marks(chunk)})", chunk)})
+            selected = holding(self.select(f"row IN ({_marks(chunk)})", chunk))
+            found.update({record.row: record for record in selected})
             self._check_found(chunk, found, "document")
+        return found
+
+    def rows(self, ids: Iterable[str]) -> dict[str, int]:
+        """The rows of those ids that are there, without reading their texts. Raises DataDamaged
+        where the index of ids leads astray."""
+        found: dict[str, int] = {}
+        for id in ids:
+            row = self.connection.execute(
+                "SELECT row FROM documents WHERE id = ?", (id,)
+            ).fetchone()
+            if row is not None:
+                found[id] = row[0]
+        named = self.ids(found.values())
+        for id, row in found.items():
+            if named[row] != id:
+                raise DataDamaged(
+                    self._path, f"the index of ids leads from {id!r} to {named[row]!r}"
+                )
         return found
 
     def ids(self, rows: Iterable[int]) -> dict[int, str]:
@@ -154,6 +192,12 @@ class Reader:
             found.update(self.vectors_where(f"row IN ({_marks(chunk)})", chunk))
             self._check_found(chunk, found, "vector")
         return found
+
+    def vector_blocks(self, rows: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """The same, in the order of `rows`, some hundred at a time: (n, dimensions)."""
+        for chunk in _chunks(rows, self._path):
+            found = self.vectors(chunk)
+            yield np.stack([found[row] for row in chunk])
 
     def _check_found(self, rows: Sequence[int], found: Mapping[int, object], what: str) -> None:
         for row in rows:
@@ -188,10 +232,14 @@ class Reader:
         return record
 
     def _vector(self, row: int, crc: int, blob: object) -> NDArray[np.float32]:
-        size = self._dimensions * VECTOR_TYPE.itemsize
+        size = self.dimensions * VECTOR_TYPE.itemsize
         if not isinstance(blob, bytes) or len(blob) != size or vector_crc(row, blob) != crc:
             raise DataDamaged(self._path, f"the checksum of the vector in row {row} is wrong")
         return np.frombuffer(blob, dtype=VECTOR_TYPE)
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _chunks(rows: Iterable[int | None], path: Path) -> Iterator[list[int]]:

@@ -15,7 +15,7 @@ from index import database
 from index.checking import Part
 from index.errors import DataDamaged
 from index.files import sync_directory, translated
-from index.records import Reader, Record, insert, insert_derived
+from index.records import Reader, Record, insert, insert_derived, remove
 from index.seal import Seal, read_seal
 from index.spec import CollectionSpec
 
@@ -30,7 +30,7 @@ class Repair:
     """What a repair did."""
 
     kept_documents: int = 0
-    lost: list[str] = field(default_factory=list)  # ids, or row numbers where the id is lost too
+    lost: list[str] = field(default_factory=list)  # ids, or row numbers where these say more
     lost_writes: range = range(0)  # sequences of acknowledged writes that no file knows any more
     salvaged: bool = False  # the database was written anew
 
@@ -66,7 +66,7 @@ def rebuild_derived(path: Path, spec: CollectionSpec) -> None:
         connection.execute("DELETE FROM fields")
         connection.execute("DROP TABLE lexical")
         connection.execute(database.LEXICAL_TABLE)
-        for record in list(reader.select("1 ORDER BY row", ())):
+        for record in reader.select("1 ORDER BY row", ()):
             insert_derived(connection, record)
         connection.execute("COMMIT")
     finally:
@@ -97,6 +97,8 @@ def salvage(path: Path, target: Path, spec: CollectionSpec, seal: Seal | None = 
         }
         database.create(target, values)
         sequence = int(meta.get("sequence", 0))
+        if seal is not None and seal.uid != _readable_uid(connection, default=seal.uid):
+            seal = None  # another database's; it says nothing of this one
         if seal is not None and seal.sequence > sequence:
             if "sequence" in meta:
                 repair.lost_writes = range(sequence + 1, seal.sequence + 1)
@@ -111,7 +113,9 @@ def salvage(path: Path, target: Path, spec: CollectionSpec, seal: Seal | None = 
 def _copy_rows(
     reader: Reader, rows: list[int], target: Path, repair: Repair, sequence: int
 ) -> None:
+    """rows: rising, so that the newest version of a document comes last"""
     copy = database.connect(target, writer=True)
+    copied = Reader(copy, target, reader.dimensions)
     try:
         copy.execute("BEGIN IMMEDIATE")
         for row in rows:
@@ -119,6 +123,12 @@ def _copy_rows(
             if record is None:
                 repair.lost.append(_name(reader, row))
                 continue
+            # Where the index of ids was damaged, a write did not find the version before it.
+            older = copied.by_id(record.id)
+            if older is not None:
+                remove(copy, older)
+                repair.lost.append(f"row {older.row}, an older version of {older.id}")
+                repair.kept_documents -= 1
             insert(copy, record, reader.vectors([row])[row])
             sequence = max(sequence, record.sequence)
             repair.kept_documents += 1
@@ -168,6 +178,14 @@ def _readable_meta(connection: sqlite3.Connection) -> dict[str, float]:
     except database.ERRORS:
         return {}
     return {key: value for key, value in found if isinstance(value, int | float)}
+
+
+def _readable_uid(connection: sqlite3.Connection, *, default: str) -> str:
+    try:
+        [uid] = connection.execute("SELECT value FROM meta WHERE key = 'uid'").fetchone() or [None]
+    except database.ERRORS:
+        return default
+    return uid if isinstance(uid, str) else default
 
 
 def put_in_place(directory: Path, fresh: Path) -> Path:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from index.errors import DataDamaged
-from index.files import write_file
+from index.files import sha256_of, write_file
 
 FILE_NAME = "SEAL"
 LINE_BYTES = 128
@@ -59,6 +59,18 @@ def read_seal(directory: Path) -> Seal | None:
         log.warning("%s cannot be read; nothing is compared with it", path)
         return None
     return seal
+
+
+def digest_of_closed(database: Path) -> str:
+    """SHA-256; empty where a write-ahead log has a part of it. Raises OSError.
+
+    Only while this process has no connection to it: closing a file drops every lock that the
+    process holds on it (fcntl(2)), and an outsider who connects would then remove the log.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if database.with_name(f"{database.name}-wal").stat().st_size:
+            return ""
+    return sha256_of(database)
 
 
 def check_sequence(seal: Seal | None, uid: str, sequence: int, database: Path) -> None:

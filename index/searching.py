@@ -16,6 +16,7 @@ from index.filter_sql import Parameters, rows_sql
 from index.fusion import fused, reciprocal_ranks, relative_bm25, relative_similarities
 from index.lexical import match_expression, query_words
 from index.reading import View
+from index.room import Room
 from index.settings import StoreSettings
 
 FUSED_MIN = 100  # each list that is fused is at least so deep
@@ -54,15 +55,22 @@ NO_SIDE = Side([], 0, exact=True)
 
 
 class Search:
-    """One query on one view; `vector` is as the collection stores vectors."""
+    """One query on one view; `vector` is as the collection stores vectors, `room` what the
+    answer may hold, which may be one of several queries' answer."""
 
     def __init__(
-        self, view: View, query: Query, vector: NDArray[np.float32] | None, settings: StoreSettings
+        self,
+        view: View,
+        query: Query,
+        vector: NDArray[np.float32] | None,
+        settings: StoreSettings,
+        room: Room,
     ) -> None:
         self._view = view
         self._query = query
         self._vector = vector
         self._settings = settings
+        self._room = room
 
     def run(
         self, ranked: Ranked | None = None, ids: Mapping[int, str] | None = None
@@ -82,7 +90,7 @@ class Search:
                 dense, lexical = self._dense(depth), self._lexical(depth)
                 hits = self._fused(dense.found, lexical.found)
         return SearchResult(
-            hits=tuple(self._with_documents(hits)),
+            hits=tuple(self._with_documents(self._good_enough(hits))),
             sequence=self._view.generation.sequence,
             exhausted=len(hits) < k,
             exact=dense.exact,
@@ -228,10 +236,20 @@ class Search:
         )
         return [Scored(row, id, score) for row, id, score in cursor]
 
+    def _good_enough(self, hits: list[tuple[int, Hit]]) -> list[tuple[int, Hit]]:
+        score_min = self._query.score_min
+        if score_min is None:
+            return hits
+        return [(row, hit) for row, hit in hits if float(np.float32(hit.score)) >= score_min]
+
     def _with_documents(self, hits: list[tuple[int, Hit]]) -> list[Hit]:
         if not self._query.with_documents:
             return [hit for _, hit in hits]
         rows = [row for row, _ in hits]
-        records = self._view.reader.by_rows(rows)
-        vectors = self._view.reader.vectors(rows) if self._query.with_vectors else {}
+        reader = self._view.reader
+        records = reader.by_rows(rows, self._room.holding)
+        vectors = {}
+        if self._query.with_vectors:
+            self._room.take_vectors(len(rows), reader.dimensions)
+            vectors = reader.vectors(rows)
         return [replace(hit, document=records[row].stored(vectors.get(row))) for row, hit in hits]

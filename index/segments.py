@@ -39,6 +39,7 @@ from index.settings import StoreSettings
 DIRECTORY_NAME = "segments"
 MANIFEST_NAME = "MANIFEST"
 FORMAT = 1
+MALFORMED = (KeyError, TypeError, ValueError)  # what reading JSON of another shape raises
 WRITTEN_VECTORS = 16_384  # copied at once: 24 MiB at 384 values
 
 log = logging.getLogger(__name__)
@@ -139,15 +140,24 @@ class Segments:
         digest = hashlib.sha256(source).hexdigest().encode()
         write_file(self.directory / MANIFEST_NAME, digest + b"\n" + source)
 
-    def forget(self, names: Iterable[str]) -> None:
-        """Remove files that the manifest no longer names. Readers keep what they have open.
+    def keep(self, names: Iterable[str]) -> None:
+        """Remove the files of all others that the manifest does not name. Readers keep what they
+        have open.
 
         What cannot be removed is nobody's: it goes when the collection is opened next.
         """
-        gone = list(names)
+        gone = self.infos.keys() - set(names) - self._named()
         for name in gone:
-            self.infos.pop(name, None)
+            del self.infos[name]
         self._remove(gone)
+
+    def _named(self) -> set[str]:
+        """What the manifest names; everything, where it cannot be read."""
+        path = self.directory / MANIFEST_NAME
+        try:
+            return {info.name for info in _infos(_manifest_body(path))} if path.exists() else set()
+        except (OSError, DataDamaged, *MALFORMED):
+            return set(self.infos)
 
     # Reading
 
@@ -157,14 +167,14 @@ class Segments:
             return []
         try:
             body = _manifest_body(path)
-            infos = [_info(segment) for segment in body["segments"]]
+            infos = _infos(body)
             sound = body["format"] == FORMAT and body["uid"] == self._uid
             if not sound or body["sequence"] > sequence:
                 raise DataDamaged(path, "it belongs to another state of the database")
         except DataDamaged as damage:
             problems.append(damage)
             return []
-        except (KeyError, TypeError, ValueError) as error:
+        except MALFORMED as error:
             problems.append(DataDamaged(path, f"it cannot be read: {error!r}"))
             return []
         return infos
@@ -302,6 +312,10 @@ def _manifest_body(path: Path) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise DataDamaged(path, "it is no JSON object")
     return body
+
+
+def _infos(body: dict[str, Any]) -> list[SegmentInfo]:
+    return [_info(segment) for segment in body["segments"]]
 
 
 def _info(segment: dict[str, Any]) -> SegmentInfo:

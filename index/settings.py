@@ -23,6 +23,10 @@ class StoreSettings:
     purge_documents_max: int = 100_000  # documents that one purge removes
     k_max: int = 1_000
     page_documents_max: int = 1_000
+    # Documents as they are stored: text, metadata as JSON, float32. A page ends there; another
+    # answer is refused, and may have more, for what is stored can be longer than what is sent.
+    page_bytes_max: int = 16 * 1024 * 1024
+    answer_bytes_max: int = 32 * 1024 * 1024
     query_bytes_max: int = 64 * 1024  # UTF-8; a lexical query
     query_terms_max: int = 256  # terms of a lexical query that are looked up; the rest is dropped
     filter_depth_max: int = 16

@@ -129,6 +129,10 @@ def _copy(source: sqlite3.Connection, path: Path) -> None:
         target.execute("PRAGMA journal_mode = DELETE")
     finally:
         target.close()
+    # SQLite says nothing where it cannot remove these, and whoever opens the file takes them for
+    # a part of it.
+    for suffix in ("-wal", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
     _sync_file(path)
 
 

@@ -15,8 +15,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -47,7 +46,11 @@ log = logging.getLogger(__name__)
 
 
 class Store:
-    """All collections of one directory. Thread-safe."""
+    """All collections of one directory. Thread-safe.
+
+    Every call takes `_lock`, so nobody keeps it for longer than memory takes: who makes or removes
+    a collection holds its name in `_underway` instead, and nobody else touches its directory.
+    """
 
     def __init__(self, directory: Path, settings: StoreSettings) -> None:
         self.directory = directory
@@ -55,6 +58,11 @@ class Store:
         self._collections: dict[str, Collection] = {}
         self._damaged: dict[str, StoreError] = {}
         self._lock = threading.RLock()
+        self._underway: set[str] = set()  # names of what is being made or removed
+        self._ended = threading.Condition(self._lock)  # one of them is made or removed
+        # Of updates, and of removals that ask for an etag; taken before `_lock`, never inside it:
+        # an update waits for the writer.
+        self._revising = threading.Lock()
         self._closed = False
         self._unsettled = False  # the disk may hold collections that are not open
         self._home = directory / "collections"
@@ -91,14 +99,14 @@ class Store:
     def create(self, spec: CollectionSpec) -> Collection:
         """Raises CollectionExists, InvalidInput."""
         spec.checked(dimensions_max=self.settings.dimensions_max)
-        with self._lock:
-            self._check_new(spec.name)
-            with self._making(spec.name) as directory:
-                meta = {"spec": spec.to_json(), "created_at": time.time()}
-                counters = {"uid": secrets.token_hex(16), "sequence": 0, "next_row": 1}
-                database.create(directory / database.FILE_NAME, {**meta, **counters})
-                write_file(directory / SPEC_COPY_NAME, spec.to_json().encode())
-            return self._collections[spec.name]
+
+        def fill(directory: Path) -> None:
+            meta = {"spec": spec.to_json(), "created_at": time.time()}
+            counters = {"uid": secrets.token_hex(16), "sequence": 0, "next_row": 1}
+            database.create(directory / database.FILE_NAME, {**meta, **counters})
+            write_file(directory / SPEC_COPY_NAME, spec.to_json().encode())
+
+        return self._make(spec.name, fill)
 
     def collection(self, name: str) -> Collection:
         """Raises CollectionNotFound, or what is wrong with a damaged one."""
@@ -125,7 +133,7 @@ class Store:
         etag: str = "",
     ) -> Collection:
         """Change what may change. Raises EtagMismatch when `etag` is given and not current."""
-        with self._lock:
+        with self._revising:
             collection = self.collection(name)
             self._check_etag(collection, etag)
             spec = collection.spec
@@ -137,35 +145,43 @@ class Store:
             return collection
 
     def delete(self, name: str, *, etag: str = "") -> None:
-        """Remove the collection and all its files. A damaged one can be removed too."""
-        with self._lock:
+        """Remove the collection and all its files. A damaged one can be removed too.
+
+        From the beginning nobody finds it; its name is free when this returns.
+        """
+        with self._revising, self._lock:
             self._check_open()
             if name not in self._damaged:
                 self._check_etag(self.collection(name), etag)
+            collection = self._collections.pop(name, None)
+            self._damaged.pop(name, None)
+            self._underway.add(name)
+        removed = False
+        try:
             directory = self._home / f".{name}.deleting"
             with translated(directory):
+                if collection is not None:
+                    collection.close(sealed=False)
                 _remove(directory)
-                collection = self._collections.pop(name, None)
-                self._damaged.pop(name, None)
-                with self._uncertain():
-                    if collection is not None:
-                        collection.close(sealed=False)
-                    (self._home / name).rename(directory)
-                    sync_directory(self._home)
+                (self._home / name).rename(directory)
+                sync_directory(self._home)
+            removed = True
             _discard(directory)  # it is gone already; the rest is tidying
+        finally:
+            self._end(name, known=removed)
 
     def restore(self, snapshot: Path, name: str) -> Collection:
         """A new collection `name` from a snapshot, whose files are verified first.
 
         Raises DataDamaged, FormatTooNew, CollectionExists.
         """
-        with self._lock:
-            self._check_new(name)
-            with self._making(name) as directory:
-                spec = snapshots.restore(snapshot, directory, name)
-                spec.checked(dimensions_max=self.settings.dimensions_max)
-                write_file(directory / SPEC_COPY_NAME, spec.to_json().encode())
-            return self._collections[name]
+
+        def fill(directory: Path) -> None:
+            spec = snapshots.restore(snapshot, directory, name)
+            spec.checked(dimensions_max=self.settings.dimensions_max)
+            write_file(directory / SPEC_COPY_NAME, spec.to_json().encode())
+
+        return self._make(name, fill)
 
     def repair(self, name: str) -> Repair:
         """Mend what `check` finds, or what keeps the collection from being opened.
@@ -174,7 +190,7 @@ class Store:
         whole document is copied into a new one, what is lost is named, and the damaged files stay
         beside it in a directory `damaged-<time>`. Nobody else can use the store meanwhile.
         """
-        with self._lock:
+        with self._revising, self._lock:
             self._settle()
             damaged = set()
             if name in self._damaged:
@@ -186,24 +202,26 @@ class Store:
                 collection = self.collection(name)
                 spec = collection.spec
                 damaged.update(finding.part for finding in collection.check())
-                self._collections.pop(name).close()
             try:
+                self._damaged.pop(name, None)
+                if name in self._collections:
+                    self._collections.pop(name).close()
                 repair = mend(self._home / name, spec, damaged)
                 collection = Collection(self._home / name, self.settings)
-            except StoreError as error:
-                self._damaged[name] = error
+            except BaseException:
+                self._unsettled = True  # it may be mended, or as it was: the disk will be asked
                 raise
             self._collections[name] = collection
-            self._damaged.pop(name, None)
             repair.kept_documents = collection.documents_count
             return repair
 
     def close(self) -> None:
-        """Close every collection and let another process in."""
-        with self._lock:
+        """Close every collection, also those being made, and let another process in."""
+        with self._revising, self._lock:
             if self._closed:
                 return
             self._closed = True
+            self._ended.wait_for(lambda: not self._underway)
             with contextlib.ExitStack() as last:
                 last.callback(self._directory_lock.release)
                 for collection in self._collections.values():
@@ -215,32 +233,44 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @contextmanager
-    def _making(self, name: str) -> Iterator[Path]:
-        """A directory to fill; then it gets its name, durably, and is opened."""
-        temporary = self._home / f".{name}.making"
-        with self._uncertain():
-            try:
-                with translated(temporary), database.translated(temporary):
-                    _remove(temporary)
-                    temporary.mkdir()
-                    yield temporary
-                    sync_directory(temporary)
-                    temporary.rename(self._home / name)
-                    sync_directory(self._home)
-            except BaseException:
-                _discard(temporary)
-                raise
-            self._collections[name] = Collection(self._home / name, self.settings)
-
-    @contextmanager
-    def _uncertain(self) -> Iterator[None]:
-        """What fails here may have happened all the same: the disk will be asked."""
+    def _make(self, name: str, fill: Callable[[Path], None]) -> Collection:
+        """Fill a directory; then it gets its name, durably, and is opened."""
+        with self._lock:
+            self._check_new(name)
+            self._underway.add(name)
+        made: Collection | None = None
         try:
-            yield
+            self._fill(name, fill)
+            made = Collection(self._home / name, self.settings)
+            return made
+        finally:
+            self._end(name, made, known=made is not None)
+
+    def _fill(self, name: str, fill: Callable[[Path], None]) -> None:
+        temporary = self._home / f".{name}.making"
+        try:
+            with translated(temporary), database.translated(temporary):
+                _remove(temporary)
+                temporary.mkdir()
+                fill(temporary)
+                sync_directory(temporary)
+                temporary.rename(self._home / name)
+                sync_directory(self._home)
         except BaseException:
-            self._unsettled = True
+            _discard(temporary)
             raise
+
+    def _end(self, name: str, made: Collection | None = None, *, known: bool) -> None:
+        """Give the name back. What failed may have happened all the same: then the disk is asked.
+
+        In one step, or the name would be free before it is known to be in doubt.
+        """
+        with self._lock:
+            if made is not None:
+                self._collections[name] = made
+            self._unsettled = self._unsettled or not known
+            self._underway.remove(name)
+            self._ended.notify_all()
 
     def _settle(self) -> None:
         """Open what is on the disk and not open, unless it is known to be damaged."""
@@ -253,10 +283,14 @@ class Store:
             log.warning("%s: %s", self._home, error)
             return
         self._unsettled = False
-        for name in names:
-            known = name in self._collections or not _may_pass(self._damaged.get(name))
-            if not known and not name.startswith("."):
-                self._open_one(name)
+        try:
+            for name in names:
+                known = name in self._collections or not _may_pass(self._damaged.get(name))
+                if not known and name not in self._underway and not name.startswith("."):
+                    self._open_one(name)
+        except MemoryError:
+            self._unsettled = True  # there may be some at the next call
+            raise
 
     def _open_one(self, name: str) -> None:
         try:
@@ -269,7 +303,7 @@ class Store:
 
     def _check_new(self, name: str) -> None:
         self._settle()
-        if name in self._collections or name in self._damaged:
+        if name in self._collections or name in self._damaged or name in self._underway:
             raise CollectionExists(name)
 
     def _check_open(self) -> None:

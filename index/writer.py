@@ -6,16 +6,18 @@ own, commits once, and shows memory the result. The others find their change don
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from index import files
+from index import database, files
 from index.changes import Change, Once, Transaction
 from index.database import free_bytes, translated
 from index.documents import Written
@@ -23,6 +25,8 @@ from index.errors import Closed, DataDamaged, DiskFull, StorageFailed, StoreErro
 from index.generation import Generation
 from index.records import Reader
 from index.settings import StoreSettings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +74,7 @@ class Writer:
         self._reload = reload
         self._acknowledging = acknowledging
         self._waiting: deque[Ticket] = deque()
+        self._log_bytes_max = database.WAL_BYTES_KEPT
         self._closed = False
 
     def write(self, change: Change | Once) -> Written:
@@ -81,6 +86,13 @@ class Writer:
             while not ticket.done:  # a full group may have gone before this ticket
                 self._lead()
         return ticket.outcome()
+
+    @contextmanager
+    def maintaining(self) -> Iterator[sqlite3.Connection]:
+        """The connection, while no write is in progress. Raises Closed."""
+        with self.lock:
+            self._check_open()
+            yield self._reader.connection
 
     def close(self) -> None:
         with self.lock:
@@ -102,14 +114,29 @@ class Writer:
             for ticket in tickets:
                 ticket.error = StorageFailed(self._path, "the writer was interrupted")
             raise
+        else:
+            self._shorten_log()
+
+    def _shorten_log(self) -> None:
+        """What fails here costs no write its answer; it is tried again when the log has grown."""
+        path = self._path.with_name(f"{self._path.name}-wal")
+        size = 0
+        try:
+            size = path.stat().st_size
+            if size <= self._log_bytes_max:
+                return
+            shortened = database.truncate_log(self._reader.connection)
+        except (OSError, sqlite3.Error, MemoryError) as error:
+            log.warning("%s cannot be shortened: %s", path, error)
+            shortened = False
+        self._log_bytes_max = database.WAL_BYTES_KEPT + (0 if shortened else size)
 
     def _commit(self, tickets: list[Ticket]) -> None:
-        if self._closed:
-            raise Closed(self._path.parent.name)
+        self._check_open()
         free = free_bytes(self._path.parent)
         if free < self._settings.disk_free_bytes_min:
             raise DiskFull(self._path, free)
-        before = self._current()
+        before = self._caught_up()
         connection = self._reader.connection
         transaction = Transaction(self._reader, before.sequence, self._next_row)
         try:
@@ -125,6 +152,10 @@ class Writer:
         self._next_row = transaction.next_row
         self._publish(after)
         self._acknowledging(after.sequence)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed(self._path.parent.name)
 
     def _apply(self, ticket: Ticket, transaction: Transaction, *, alone: bool) -> None:
         """A change that is refused undoes itself; any other failure undoes the group."""
@@ -171,8 +202,18 @@ class Writer:
         except (sqlite3.Error, StoreError):
             return  # the first error says more
         if committed:
-            after = self._reload()
-            self._next_row = int(
-                connection.execute("SELECT value FROM meta WHERE key = 'next_row'").fetchone()[0]
-            )
-            self._publish(after)
+            self._caught_up()
+
+    def _caught_up(self) -> Generation:
+        """The current generation; read anew where the database has a write that it has not."""
+        current = self._current()
+        if self._reader.sequence() == current.sequence:
+            return current
+        after = self._reload()
+        self._next_row = int(
+            self._reader.connection.execute(
+                "SELECT value FROM meta WHERE key = 'next_row'"
+            ).fetchone()[0]
+        )
+        self._publish(after)
+        return after

@@ -1,12 +1,15 @@
 """What a collection does for one caller, and what it says to bad input."""
 
+import base64
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from index.documents import Document, Query, SearchMode, WriteMode
 from index.errors import (
+    AnswerTooLarge,
     DimensionMismatch,
     DocumentExists,
     DocumentNotFound,
@@ -18,6 +21,7 @@ from index.errors import (
     VectorInvalid,
 )
 from index.filter import And, Equal, Not, Range
+from index.records import Record
 from index.spec import CollectionSpec, Metric
 from index.store import Store
 
@@ -35,6 +39,101 @@ def test_a_document_comes_back_as_it_went_in(collection):
     assert missing is None
     assert (found.id, found.text, found.metadata) == ("ä/1", "Äpfel 🍎\n", metadata)
     assert found.vector.tobytes() == vector.tobytes()
+
+
+@pytest.fixture
+def long_texts(tmp_path, settings, spec):
+    """A collection that may answer with 2,500 bytes, a page with 1,000; ten texts of 300 each."""
+    limits = dataclasses.replace(settings, page_bytes_max=1_000, answer_bytes_max=2_500)
+    vectors = np.eye(WIDTH, dtype=np.float32) + 1
+    texts = ["x" * 300, "ä" * 150, "x" * 290 + "ä" * 5] * 4
+    with Store.open(tmp_path / "small", limits) as store:
+        collection = store.create(spec)
+        collection.upsert(
+            [
+                Document(id=f"d{i}", text=texts[i], vector=vectors[i % WIDTH], metadata={})
+                for i in range(10)
+            ]
+        )
+        yield collection
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The ids of the documents that were read."""
+    ids = []
+    crc = Record.crc
+
+    def noted(record):
+        ids.append(record.id)
+        return crc(record)
+
+    monkeypatch.setattr(Record, "crc", noted)
+    return ids
+
+
+def test_a_page_ends_where_it_has_enough_bytes_and_little_more_is_read(long_texts, read):
+    pages, token = [], ""
+    while True:
+        page = long_texts.list(page_token=token)
+        pages.append([document.id for document in page.documents])
+        token = page.next_page_token
+        if not token:
+            break
+
+    assert pages == [["d0", "d1", "d2"], ["d3", "d4", "d5"], ["d6", "d7", "d8"], ["d9"]]
+    assert len(read) == 10 + 3  # one too many a page, but for the last
+    with_vectors = long_texts.list(with_vectors=True)
+    assert len(with_vectors.documents) == 2  # of 302 bytes with metadata, and 32 of the vector
+
+
+def test_a_page_has_a_document_however_long_it_is(long_texts):
+    vector = np.ones(WIDTH, np.float32)
+    long_texts.upsert([Document(id="a", text="x" * 5_000, vector=vector)])
+
+    assert [document.id for document in long_texts.list().documents] == ["a"]
+
+
+def test_an_answer_that_would_have_too_many_bytes_is_refused_before_all_is_read(long_texts, read):
+    vector = np.ones(WIDTH, np.float32)
+    ids = [f"d{i}" for i in range(10)]
+
+    for call in (
+        lambda: long_texts.get(ids),
+        lambda: long_texts.search(Query(vector=vector)),
+        lambda: long_texts.search_batch([Query(vector=vector, k=3)] * 3),
+    ):
+        read.clear()
+        with pytest.raises(AnswerTooLarge):
+            call()
+        assert len(read) == 9
+
+    assert len(long_texts.get(ids[:7])) == 7
+    assert len(long_texts.search(Query(vector=vector, with_documents=False)).hits) == 10
+
+
+def test_documents_that_score_too_low_are_not_read(long_texts, read):
+    vector = np.eye(WIDTH, dtype=np.float32)[0] + 1
+    lowest = long_texts.search(Query(vector=vector, k=3)).hits[1].score
+    read.clear()
+
+    found = long_texts.search(Query(vector=vector, score_min=float(np.float32(lowest))))
+
+    assert sorted(hit.id for hit in found.hits) == sorted(read) == ["d0", "d8"]
+    assert not found.exhausted
+
+
+def test_vectors_alone_are_read_without_texts(long_texts, read):
+    documents = long_texts.get(["d7", "d1"])
+    read.clear()
+
+    vectors = long_texts.vectors(["d7", "nobody", "d1", "d7"])
+
+    assert vectors[1] is None
+    assert [vectors[i].tobytes() for i in (0, 2, 3)] == [
+        documents[i].vector.tobytes() for i in (0, 1, 0)
+    ]
+    assert read == []
 
 
 def test_an_update_keeps_the_time_of_creation_and_moves_the_sequence(collection, documents):
@@ -238,6 +337,27 @@ def test_pages_neither_repeat_nor_hide_documents_that_stay(collection, documents
     assert set(seen) >= {f"d{i}" for i in range(10, 99)}
 
 
+@pytest.mark.parametrize("filter", [Equal("parity", 1), Range("n", gte=0), Not(Equal("n", 3))])
+def test_a_page_of_a_filtered_list_is_read_in_the_order_of_ids_and_not_sorted(
+    collection, documents, filter
+):
+    collection.upsert(documents(50))
+    token = collection.list(page_size=10, filter=filter).next_page_token
+    statements = []
+    with collection._engine.view() as view:  # the next reader has the same connection
+        connection = view.reader.connection
+        connection.set_trace_callback(statements.append)
+
+    page = collection.list(page_size=10, filter=filter, page_token=token)
+
+    connection.set_trace_callback(None)
+    [sql] = [sql for sql in statements if "FROM fields" in sql]
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
+    assert len(page.documents) == 10
+    assert any("sqlite_autoindex_documents_1" in step for step in plan)
+    assert "USE TEMP B-TREE FOR ORDER BY" not in plan
+
+
 def test_a_page_token_is_good_for_its_own_filter_alone(collection, documents):
     collection.upsert(documents(10))
     token = collection.list(page_size=2, filter=Equal("parity", 1)).next_page_token
@@ -248,6 +368,44 @@ def test_a_page_token_is_good_for_its_own_filter_alone(collection, documents):
             collection.list(page_size=2, filter=Equal("parity", 1), page_token=other)
     with pytest.raises(PageTokenInvalid):
         collection.list(page_size=2, page_token=token)
+
+
+def token_of(source):
+    return base64.urlsafe_b64encode(source.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "[" * 100_000,
+        "[" * 3_000,
+        '["\\ud800", "HASH"]',
+        '["\\u0000", "HASH"]',
+        '[1, "HASH"]',
+        f'["{"x" * 513}", "HASH"]',
+        '["d1", ["HASH"]]',
+        '["d1", null]',
+        "1" * 4_000,
+        "null",
+    ],
+)
+def test_a_page_token_that_was_made_up_is_refused(collection, documents, source):
+    collection.upsert(documents(10))
+    token = collection.list(page_size=2).next_page_token
+    [_, hashed] = json.loads(base64.urlsafe_b64decode(token))
+
+    with pytest.raises(PageTokenInvalid):
+        collection.list(page_token=token_of(source.replace("HASH", hashed)))
+
+
+def test_an_id_as_long_as_allowed_fits_in_a_page_token(collection, settings):
+    longest = "\x01" * settings.id_bytes_max  # six characters of JSON each
+    vector = np.ones(WIDTH, np.float32)
+    collection.upsert([Document(id=id, vector=vector) for id in (longest, "z")])
+
+    token = collection.list(page_size=1).next_page_token
+
+    assert [d.id for d in collection.list(page_token=token).documents] == ["z"]
 
 
 def test_vectors_of_another_model_are_refused_with_what_differs(store):

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from index.documents import Document
+from index.documents import Document, Query, SearchMode
 from index.errors import FilterInvalid
 from index.filter import And, Equal, Exists, In, Not, Or, Range, check_filter, matches
 from index.settings import StoreSettings
@@ -173,3 +173,57 @@ def test_the_largest_allowed_filter_still_runs(tmp_path, spec, documents, settin
         collection.upsert(documents(10))
 
         assert collection.count(In("n", tuple(range(256)))) == 10
+
+
+def nested(wrap, depth):
+    """A leaf that half of the documents pass, in `depth` - 1 wrappings."""
+    filter = Equal("parity", 1)
+    for level in range(depth - 1):
+        filter = wrap(filter, level)
+    return filter
+
+
+WRAPPINGS = {
+    "and, first": lambda inner, level: And((inner, Range("n", gte=level))),
+    "and, last": lambda inner, level: And((Range("n", gte=level), inner)),
+    "and, alone": lambda inner, level: And((inner,)),
+    "or, first": lambda inner, level: Or((inner, Equal("n", 2 * level))),
+    "or, last": lambda inner, level: Or((Equal("n", 2 * level), inner)),
+    "not": lambda inner, level: Not(inner),
+    "all": lambda inner, level: (
+        Not(inner),
+        And((Exists("n"), inner)),
+        Or((inner, In("n", (level, 40)))),
+    )[level % 3],
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_a_filter_as_deep_as_allowed_is_answered_wherever_it_is_given(
+    collection, documents, settings, wrapping
+):
+    filter = nested(WRAPPINGS[wrapping], settings.filter_depth_max)
+    made = documents(50)
+    collection.upsert(made)
+    expected = {d.id for d in made if matches(filter, d.metadata)}
+    dense = Query(vector=np.ones(8), filter=filter, k=50)
+    lexical = Query(mode=SearchMode.LEXICAL, text="number", filter=filter, k=50)
+
+    assert 0 < len(expected) < 50
+    assert collection.count(filter) == len(expected)
+    assert [d.id for d in collection.list(filter=filter).documents] == sorted(expected)
+    for query in (dense, lexical):
+        assert {hit.id for hit in collection.search(query).hits} == expected
+    assert collection.purge(filter).deleted == len(expected)
+    assert collection.count(filter) == 0
+
+
+def test_a_filter_may_be_as_deep_and_as_wide_as_allowed_at_once(collection, documents):
+    limits = StoreSettings()
+    made = documents(50)
+    collection.upsert(made)
+    deep = nested(WRAPPINGS["all"], limits.filter_depth_max - 1)
+    wide = Or((*(Equal("n", n) for n in range(100, 300)), deep))
+    check_filter(wide, limits)
+
+    assert collection.count(wide) == sum(matches(wide, d.metadata) for d in made)

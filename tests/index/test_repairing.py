@@ -1,5 +1,6 @@
 """Damage to the database: it is named, nothing else suffers, and repair saves what is whole."""
 
+import dataclasses
 import random
 import shutil
 import sqlite3
@@ -7,9 +8,11 @@ import sqlite3
 import pytest
 
 from index.checking import Part
+from index.database import PAGE_BYTES
 from index.documents import Query, SearchMode
 from index.errors import DataDamaged, DiskFull, ReadOnly, StoreError
 from index.filter import Equal
+from index.seal import Seal
 from index.spec import CollectionSpec
 from index.store import Store
 
@@ -140,22 +143,83 @@ def test_words_whose_table_cannot_even_be_opened_cost_no_document(directory, set
         assert len(store.collection("fruit").search(words).hits) == 100
 
 
-def test_a_repair_that_fails_leaves_the_collection_named_as_damaged(
-    directory, settings, monkeypatch
-):
-    execute(directory / DATABASE, "DELETE FROM vectors WHERE row = 5")
+def flip_in_index_of_ids(path, id, bit):
+    """As damage does that came while the collection was open: no digest tells of it."""
+    path.with_name("SEAL").unlink()
+    connection = sqlite3.connect(path)
+    (root,) = connection.execute(
+        "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_documents_1'"
+    ).fetchone()
+    connection.close()
+    data = bytearray(path.read_bytes())
+    start = (root - 1) * PAGE_BYTES
+    where = data.index(id.encode(), start, start + PAGE_BYTES)  # 200 ids fit in the root page
+    data[where + len(id) - 1] ^= 1 << bit
+    path.write_bytes(data)
 
-    def full(*_):
-        raise OSError(28, "a fault of the test")
+
+def test_of_two_rows_with_one_id_repair_keeps_the_newer(directory, settings, documents):
+    """The index leads from "d9;" to the old d99, the last of all ids: a write inserts another."""
+    flip_in_index_of_ids(directory / DATABASE, "d99", bit=1)
+
+    with Store.open(directory, settings) as store:
+        newest = dataclasses.replace(documents(1, start=99)[0], text="the newest text")
+        assert store.collection("fruit").upsert([newest]).inserted == 1
+
+        repair = store.repair("fruit")
+
+        collection = store.collection("fruit")
+        assert repair.lost == ["row 100, an older version of d99"]
+        assert repair.kept_documents == collection.documents_count == 200
+        assert all(collection.get([f"d{i}" for i in range(200)]))
+        assert collection.get(["d99"])[0].text == "the newest text"
+        words = Query(mode=SearchMode.LEXICAL, text="newest", k=200)
+        assert [hit.id for hit in collection.search(words).hits] == ["d99"]
+        assert collection.check() == []
+
+
+FAULTS = [(OSError(28, "a fault of the test"), DiskFull), (MemoryError("a fault"), MemoryError)]
+
+
+@pytest.mark.parametrize(("fault", "shown"), FAULTS)
+@pytest.mark.parametrize("opens", [True, False])
+def test_after_a_repair_that_failed_the_disk_is_asked_what_there_is(  # noqa: PLR0917  fixtures
+    directory, settings, monkeypatch, fault, shown, opens
+):
+    sql = "DELETE FROM vectors WHERE row = 5"
+    if not opens:
+        sql = "UPDATE meta SET value = 'rubbish' WHERE key = 'spec'"
+    execute(directory / DATABASE, sql)
+
+    def failing(*_):
+        raise fault
 
     with Store.open(directory, settings) as store:
         with monkeypatch.context() as patch:
-            patch.setattr("index.repairing.salvage", full)
-            with pytest.raises(DiskFull):
+            patch.setattr("index.repairing.salvage", failing)
+            with pytest.raises(shown):
                 store.repair("fruit")
-        with pytest.raises(DiskFull):
-            store.collection("fruit")
-        assert store.repair("fruit").kept_documents == 199
+        if opens:
+            assert store.collection("fruit").get(["d8"])[0].id == "d8"
+        else:
+            with pytest.raises(DataDamaged, match="specification"):
+                store.collection("fruit")
+        assert store.repair("fruit").kept_documents == (199 if opens else 200)
+        assert store.collection("fruit").check() == []
+
+
+def test_a_seal_of_another_database_says_nothing_to_a_repair(directory, settings, documents):
+    path = directory / DATABASE
+    execute(path, "UPDATE meta SET value = 'rubbish' WHERE key = 'spec'")
+    path.with_name("SEAL").write_bytes(Seal("ab" * 16, 500).line())
+
+    with Store.open(directory, settings) as store:
+        assert list(store.damaged) == ["fruit"]
+
+        repair = store.repair("fruit")
+
+        assert (repair.lost, repair.lost_writes) == ([], range(0))
+        assert store.collection("fruit").sequence == 1
 
 
 @pytest.mark.parametrize("step", ["database", "log"])
@@ -214,3 +278,19 @@ def test_no_flipped_or_lost_bytes_make_a_wrong_answer_that_check_does_not_find(
                     kept = (document.id, document.text, document.metadata)
                     assert (*kept, document.vector.tobytes()) == whole[document.id]
         shutil.rmtree(damaged)
+
+
+def test_a_collection_that_found_no_memory_to_be_opened_again_is_tried_at_the_next_call(
+    directory, settings, monkeypatch
+):
+    def failing(*_):
+        raise MemoryError
+
+    with Store.open(directory, settings) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr("index.store.mend", failing)
+            patch.setattr("index.store.Collection", failing)
+            for ask in (store.repair, store.collection):
+                with pytest.raises(MemoryError):
+                    ask("fruit")
+        assert store.collection("fruit").get(["d8"])[0].id == "d8"

@@ -3,6 +3,8 @@
 import dataclasses
 import shutil
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -125,6 +127,44 @@ def test_a_file_that_somebody_changed_without_harm_is_served(closed, settings, c
     with Store.open(closed, settings) as store:
         assert store.collection("fruit").documents_count == 50
     assert caplog.text == ""
+
+
+LOOKING = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT count(*) FROM documents").fetchone()[0])
+connection.close()
+"""
+
+
+def test_who_looks_at_an_open_database_from_outside_costs_no_write(
+    closed, settings, documents, tmp_path
+):
+    """The last connection that closes removes the log; without our locks theirs would be it."""
+    with Store.open(closed, settings) as store:
+        store.collection("fruit").upsert(documents(5, start=50))
+        command = [sys.executable, "-c", LOOKING, database(closed)]
+        assert subprocess.run(command, check=True, capture_output=True).stdout == b"55\n"
+        assert database(closed).with_name("documents.sqlite3-wal").exists()
+        store.collection("fruit").upsert(documents(5, start=55))
+        # By another process, or our locks would go now.
+        subprocess.run(["cp", "-r", closed, tmp_path / "killed"], check=True)
+
+    with Store.open(tmp_path / "killed", settings) as store:
+        assert store.collection("fruit").documents_count == 60
+        assert store.collection("fruit").sequence == 3
+
+
+def test_a_log_that_appears_while_closed_is_a_change(closed, settings, caplog, tmp_path):
+    connection = sqlite3.connect(database(closed))
+    connection.execute("UPDATE documents SET text = 'forged' WHERE id = 'd7'")
+    connection.commit()
+    subprocess.run(["cp", "-r", closed, tmp_path / "killed"], check=True)
+    connection.close()
+
+    with Store.open(tmp_path / "killed", settings) as store:
+        assert store.collection("fruit").state == "read_only"
+    assert "changed while it was closed" in caplog.text
 
 
 def test_damage_that_check_found_is_not_sealed_as_right(closed, settings):

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.builder import Plan, plan
+from index.builder import Plan, pause_s, plan
 from index.checking import Part as Damage
 from index.documents import Document, Query
+from index.errors import StorageFailed
+from index.files import write_file
 from index.filter import And, Range
 from index.generation import Generation, Part
 from index.settings import StoreSettings
@@ -112,6 +114,20 @@ def test_a_segment_of_tombstones_is_rebuilt_by_itself(store, spec, documents):
 
     assert collection.statistics().tombstones == 0
     assert collection.statistics().vectors == 150
+
+
+def test_a_replaced_segment_is_in_no_generation_that_is_kept(store, spec, documents):
+    collection = built(store, spec, documents)
+    replaced = {segment.name for segment in collection.statistics().segments}
+    for start in range(3):
+        collection.upsert(documents(1, start=start))
+
+    collection.compact()
+
+    current = {segment.name for segment in collection.statistics().segments}
+    assert not current & replaced
+    for generation in collection._engine._generations._kept:
+        assert {part.name for part in generation.segments} <= current
 
 
 def test_an_emptied_collection_has_no_segment_left(store, spec, documents):
@@ -244,6 +260,61 @@ def test_a_build_that_fails_harms_nothing_and_is_tried_again(
     assert "no room to write" in caplog.text
     assert collection.statistics().build_failure == ""
     assert collection.check() == []
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_manifest_that_cannot_be_written_leaves_no_files_behind(
+    store, spec, documents, monkeypatch, late
+):
+    """late: the new manifest is there, and making its name durable failed."""
+    collection = built(store, spec, documents)
+    files = collection.directory / "segments"
+    failures = []
+
+    def failing(path, data):
+        if late:
+            write_file(path, data)
+        failures.append(path)
+        raise StorageFailed(path, "a fault of the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("index.segments.write_file", failing)
+        patch.setattr("index.builder.pause_s", lambda failures: 0.0)
+        for turn in range(5):
+            collection.upsert(documents(50, start=1_000 * turn))
+            collection.wait_for_builds()
+            assert len({path.stem for path in files.iterdir()} - {"MANIFEST"}) <= 2
+    assert len(failures) == 5
+    before = answers(collection)
+
+    collection.compact()
+
+    assert answers(collection) == before
+    assert {path.stem for path in files.iterdir()} == {
+        "MANIFEST", *(segment.name for segment in collection.statistics().segments)
+    }  # fmt: skip
+    assert collection.check() == []
+
+
+def test_builds_that_fail_again_and_again_are_tried_less_and_less(
+    store, spec, documents, monkeypatch
+):
+    collection = store.create(spec)
+    failures = []
+
+    def failing(path, data):
+        failures.append(path)
+        raise StorageFailed(path, "a fault of the test")
+
+    monkeypatch.setattr("index.segments.write_file", failing)
+    for turn in range(20):
+        collection.upsert(documents(50, start=50 * turn))
+        collection.wait_for_builds()
+
+    assert 2 <= len(failures) < 10
+    assert pause_s(1) == 0
+    assert [pause_s(n) for n in (2, 3, 4)] == [1, 2, 4]
+    assert pause_s(10_000) == 60
 
 
 def test_statistics_count_what_is_there(store, spec, documents):

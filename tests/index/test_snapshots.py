@@ -1,10 +1,16 @@
+import errno
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
 from index.documents import Query
-from index.errors import CollectionExists, DataDamaged, InvalidInput
+from index.errors import CollectionExists, DataDamaged, InvalidInput, StorageFailed
 from index.files import sha256_of
+from index.spec import CollectionSpec
 from index.store import Store
+from index.torture.disk import Remove
+from index.torture.watching import watched
 
 
 def hits(collection):
@@ -55,6 +61,7 @@ def test_a_damaged_snapshot_is_refused_and_leaves_nothing(store, snapshot, name,
     assert refusal.value.path == path
     assert [collection.name for collection in store.list()] == ["fruit"]
     assert [path.name for path in (store.directory / "collections").iterdir()] == ["fruit"]
+    store.create(CollectionSpec(name="again", dimensions=8))  # its name is free
 
 
 def test_nothing_is_overwritten(store, collection, snapshot):
@@ -86,3 +93,34 @@ def test_a_snapshot_of_a_busy_collection_is_one_moment(tmp_path, store, collecti
 def test_a_snapshot_survives_its_store(tmp_path, snapshot, settings):
     with Store.open(tmp_path / "elsewhere", settings) as other:
         assert other.restore(snapshot.path, "fruit").documents_count == 100
+
+
+class Refusal:
+    """Refuses to remove a file, the n-th time that somebody wants to."""
+
+    def __init__(self, countdown):
+        self.countdown = countdown
+
+    def before(self, call):
+        self.countdown -= isinstance(call, Remove)
+        if isinstance(call, Remove) and self.countdown == 0:
+            raise OSError(errno.EIO, "a fault of the test")
+
+    def after(self, call):
+        pass
+
+
+def test_what_sqlite_could_not_remove_is_in_no_snapshot(tmp_path, collection, documents):
+    collection.upsert(documents(20))
+    taken = []
+    for n in range(1, 20):
+        refusal = Refusal(n)
+        with suppress(StorageFailed), watched(tmp_path, refusal):
+            taken.append(collection.snapshot(tmp_path / "snapshots" / f"s{n}"))
+        if refusal.countdown > 0:
+            break
+
+    assert refusal.countdown > 0
+    assert len(taken) > 2
+    for snapshot in taken:
+        assert {path.name for path in snapshot.path.iterdir()} == {"SNAPSHOT", "documents.sqlite3"}

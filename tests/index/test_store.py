@@ -4,12 +4,16 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from index import snapshots
+from index.collection import Collection
 from index.documents import Query
 from index.errors import (
     Closed,
@@ -60,6 +64,31 @@ for b in range(start, start + 10_000):
         collection.delete([f"{b - 3}-{i}" for i in range(20)])
         print("deleted", b - 3, flush=True)
 """
+
+
+WAIT_S = 10
+
+
+class Gate:
+    """Who calls the function behind it waits until the gate is opened."""
+
+    def __init__(self):
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+
+    def before(self, function):
+        def waiting(*arguments, **named):
+            self.reached.set()
+            assert self.opened.wait(WAIT_S)
+            return function(*arguments, **named)
+
+        return waiting
+
+
+@pytest.fixture
+def threads():
+    with ThreadPoolExecutor(4) as pool:
+        yield pool
 
 
 def python(source, *arguments):
@@ -202,6 +231,96 @@ def test_a_collection_is_created_once_and_gone_when_deleted(store, spec, documen
     with pytest.raises(Closed):
         collection.upsert(documents(1))
     assert store.create(spec).documents_count == 0
+
+
+def test_while_one_collection_is_restored_the_others_are_served_and_its_name_is_taken(
+    store, spec, tmp_path, threads, monkeypatch
+):
+    collection = store.create(spec)
+    snapshot = collection.snapshot(tmp_path / "snapshot").path
+    gate = Gate()
+    monkeypatch.setattr(snapshots, "verify", gate.before(snapshots.verify))
+
+    restoring = threads.submit(store.restore, snapshot, "again")
+    try:
+        assert gate.reached.wait(WAIT_S)
+        assert threads.submit(store.collection, "fruit").result(WAIT_S / 2) is collection
+        assert threads.submit(store.list).result(WAIT_S / 2) == [collection]
+        with pytest.raises(CollectionExists):
+            store.create(CollectionSpec(name="again", dimensions=8))
+        with pytest.raises(CollectionExists):
+            store.restore(snapshot, "again")
+        for call in (store.collection, store.delete):
+            with pytest.raises(CollectionNotFound):
+                call("again")
+    finally:
+        gate.opened.set()
+
+    restored = restoring.result(WAIT_S)
+    assert store.list() == [restored, collection]
+
+
+def test_while_one_collection_is_removed_the_others_are_served_and_its_name_is_taken(
+    store, spec, threads, monkeypatch
+):
+    store.create(spec)
+    other = store.create(CollectionSpec(name="other", dimensions=8))
+    gate = Gate()
+    with monkeypatch.context() as patched:
+        patched.setattr(Collection, "close", gate.before(Collection.close))
+
+        removing = threads.submit(store.delete, "fruit")
+        try:
+            assert gate.reached.wait(WAIT_S)
+            assert threads.submit(store.list).result(WAIT_S / 2) == [other]
+            with pytest.raises(CollectionExists):
+                store.create(spec)
+            with pytest.raises(CollectionNotFound):
+                store.delete("fruit")
+        finally:
+            gate.opened.set()
+        removing.result(WAIT_S)
+
+    assert store.create(spec).documents_count == 0
+
+
+def test_while_an_update_waits_for_the_writer_the_others_are_served(
+    store, spec, threads, monkeypatch
+):
+    first = store.create(spec)
+    gate = Gate()
+    monkeypatch.setattr(Collection, "update_spec", gate.before(Collection.update_spec))
+
+    updating = threads.submit(store.update, "fruit", description="apples")
+    try:
+        assert gate.reached.wait(WAIT_S)
+        assert threads.submit(store.list).result(WAIT_S / 2) == [first]
+    finally:
+        gate.opened.set()
+
+    assert updating.result(WAIT_S).spec.description == "apples"
+
+
+def test_closing_waits_for_a_collection_that_is_being_made(
+    tmp_path, settings, spec, threads, monkeypatch
+):
+    store = Store.open(tmp_path / "data", settings)
+    snapshot = store.create(spec).snapshot(tmp_path / "snapshot").path
+    gate = Gate()
+    monkeypatch.setattr(snapshots, "verify", gate.before(snapshots.verify))
+
+    restoring = threads.submit(store.restore, snapshot, "again")
+    assert gate.reached.wait(WAIT_S)
+    closing = threads.submit(store.close)
+    time.sleep(0.05)
+    assert not closing.done()
+    gate.opened.set()
+    closing.result(WAIT_S)
+
+    with pytest.raises(Closed):
+        restoring.result().search(Query(vector=np.ones(8)))
+    with Store.open(tmp_path / "data", settings) as store:
+        assert [collection.name for collection in store.list()] == ["again", "fruit"]
 
 
 def test_an_update_needs_the_current_etag_when_it_gives_one(tmp_path, settings, spec):

@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import pytest
@@ -98,6 +99,43 @@ def test_a_fault_at_any_call_leaves_the_old_state_or_the_new(
     assert {id for id, _, _ in state(collection)} == {f"d{i}" for i in range(6)}
     assert collection.sequence == 2
     assert not collection.check()
+
+
+class LateConnection(sqlite3.Connection):
+    """Fails at statements with these beginnings, one after another, when they took effect."""
+
+    failing = ()
+
+    def execute(self, sql, *parameters):
+        result = super().execute(sql, *parameters)
+        if LateConnection.failing and sql.startswith(LateConnection.failing[0]):
+            LateConnection.failing = LateConnection.failing[1:]
+            raise sqlite_error(sqlite3.SQLITE_IOERR)
+        return result
+
+
+@pytest.mark.parametrize("second", ["SELECT value FROM meta", "SELECT row FROM documents"])
+def test_a_commit_that_failed_late_is_known_to_the_next_write_whatever_failed_after_it(
+    collection, store, documents, monkeypatch, second
+):
+    """second: what fails when the writer looks what became of the commit."""
+    monkeypatch.setattr(database, "CONNECTION", LateConnection)
+    store.close()
+    with Store.open(store.directory, store.settings) as again:
+        collection = again.collection("fruit")
+        collection.upsert(documents(5))
+        LateConnection.failing = ("COMMIT", second)
+        with pytest.raises(StorageFailed):
+            collection.upsert(documents(3, start=5))
+        assert LateConnection.failing == ()
+
+        written = collection.delete(["d0", "d5"])
+
+        assert (written.sequence, written.deleted) == (3, 2)
+        assert collection.sequence == 3
+        assert {id for id, _, _ in state(collection)} == {"d1", "d2", "d3", "d4", "d6", "d7"}
+        assert collection.documents_count == 6
+        assert collection.check() == []
 
 
 def test_a_write_that_does_not_fit_changes_nothing_and_reads_go_on(
@@ -258,3 +296,74 @@ def test_a_writer_behind_full_groups_leads_until_its_own_change_is_done(
         sequences = sorted(call.result().sequence for call in calls)
 
     assert [*sequences, last] == list(range(last - len(others), last + 1))
+
+
+def pages(count):
+    """Documents of 100 kB each."""
+    return [
+        Document(id=f"p{i}", text=f"page {i} " + "word " * 20_000, vector=np.ones(8, np.float32))
+        for i in range(count)
+    ]
+
+
+@contextmanager
+def somebody_always_reading(collection):
+    """Each view begins before the last one ends, as under steady load."""
+    stop = threading.Event()
+
+    def read():
+        with ExitStack() as last:
+            last.enter_context(collection._engine.view())
+            while not stop.wait(0.01):
+                with ExitStack() as following:
+                    following.enter_context(collection._engine.view())
+                    last.close()
+                    last.push(following.pop_all())
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        try:
+            yield
+        finally:
+            stop.set()
+            reading.result()
+
+
+def test_readers_that_always_overlap_do_not_make_the_log_grow_without_end(store, spec, monkeypatch):
+    monkeypatch.setattr(database, "WAL_BYTES_KEPT", 2**20)
+    collection = store.create(spec)
+    log = collection.directory / "documents.sqlite3-wal"
+    sizes = []
+
+    with somebody_always_reading(collection):
+        for _ in range(24):
+            collection.upsert(pages(10))
+            sizes.append(log.stat().st_size)
+
+    assert max(sizes) < 8 * 2**20
+    assert sizes.count(0) > 3
+    assert collection.check() == []
+
+
+def test_a_reader_that_stays_makes_few_writes_wait(store, spec, monkeypatch):
+    monkeypatch.setattr(database, "WAL_BYTES_KEPT", 2**20)
+    collection = store.create(spec)
+    collection.upsert(pages(1))
+    log = collection.directory / "documents.sqlite3-wal"
+    tried = []
+    real = database.truncate_log
+    monkeypatch.setattr(
+        database, "truncate_log", lambda connection: tried.append(real(connection)) or tried[-1]
+    )
+
+    with collection._engine.view() as view:
+        for _ in range(10):
+            collection.upsert(pages(3))
+        assert view.reader.sequence() == 1
+    grown = log.stat().st_size
+
+    assert not any(tried)
+    assert 1 <= len(tried) <= grown / 2**20
+    while not any(tried):
+        collection.upsert(pages(3))
+    assert log.stat().st_size == 0

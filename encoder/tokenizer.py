@@ -1,7 +1,7 @@
 """Text to token ids, with offsets into the text exactly as the caller gave it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -11,10 +11,15 @@ import tokenizers
 from numpy.typing import NDArray
 
 from encoder.manifest import ModelDamaged
+from encoder.runs import runs_of
 
 # Neighbouring windows share this many tokens, so that a word at an edge has context on both
 # sides in one of them; a quarter of the room when a window is too small for it.
 WINDOW_OVERLAP_TOKENS = 32
+
+# Texts tokenised at once. The library holds about 200 bytes a token until we have made windows of
+# them; a run is long enough to keep all cores busy.
+RUN_CODE_POINTS_MAX = 65_536
 
 # How tokenizers spell the token that stands for a hidden one: BERT's kind, RoBERTa's.
 _MASKS = ("[MASK]", "<mask>")
@@ -118,17 +123,32 @@ class Tokenizer:
         Raises InputTooLong under ERROR, LoneSurrogate, and ValueError if `tokens_max` leaves no
         room for a single token of text.
         """
+        return list(self.each(texts, tokens_max=tokens_max, truncation=truncation, prompt=prompt))
+
+    def each(
+        self,
+        texts: Sequence[str],
+        *,
+        tokens_max: int,
+        truncation: Truncation,
+        prompt: str = "",
+    ) -> Iterator[TokenizedText]:
+        """The same, tokenised as they are taken, a little ahead: who stops has saved the rest."""
         for index, text in enumerate(texts):
             _refuse_surrogates(index, text)
-        encodings = self._tokenizer.encode_batch(
-            [prompt + text for text in texts] if prompt else list(texts), add_special_tokens=False
-        )
-        return [
-            self._tokenized(
-                index, text, encoding, len(prompt), tokens_max=tokens_max, truncation=truncation
+        for run in runs_of([len(prompt) + len(text) for text in texts], RUN_CODE_POINTS_MAX):
+            encodings = self._tokenizer.encode_batch(
+                [prompt + text for text in texts[run]], add_special_tokens=False
             )
-            for index, (text, encoding) in enumerate(zip(texts, encodings, strict=True))
-        ]
+            for index, encoding in enumerate(encodings, start=run.start):
+                yield self._tokenized(
+                    index,
+                    texts[index],
+                    encoding,
+                    len(prompt),
+                    tokens_max=tokens_max,
+                    truncation=truncation,
+                )
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's spelling of each id. Raises ValueError for an id outside of it."""

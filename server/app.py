@@ -59,10 +59,11 @@ from server.services.sense import SenseService
 from server.services.translation import TranslationService
 from server.settings import Settings
 from server.storage import store_settings
+from server.tls import server_credentials
 from server.translating import Translating
 
-SERVICES: tuple[str, ...] = tuple(
-    service.full_name
+_DESCRIPTORS = tuple(
+    service
     for module in (
         encoder_pb2,
         compare_pb2,
@@ -76,6 +77,10 @@ SERVICES: tuple[str, ...] = tuple(
         admin_pb2,
     )
     for service in module.DESCRIPTOR.services_by_name.values()
+)
+SERVICES: tuple[str, ...] = tuple(service.full_name for service in _DESCRIPTORS)
+METHODS = frozenset(
+    f"/{service.full_name}/{method.name}" for service in _DESCRIPTORS for method in service.methods
 )
 # Services that need more of a model than vectors.
 NEEDS = {
@@ -98,10 +103,6 @@ class AddressUnavailable(OSError):
     """The address is in use, or not one of this machine's."""
 
 
-class TlsFilesUnreadable(ValueError):
-    """A TLS file cannot be read, or does not hold what it should."""
-
-
 class Application:
     """One server from its first moment to its last: `start`, `load`, `stop`, in this order."""
 
@@ -113,12 +114,18 @@ class Application:
         self._admission = Admission(
             calls_max=settings.calls_max, streams_max=settings.streams_max, keys=keys
         )
-        self._routes = Routes(
-            SERVICES, Interceptor(self._admission, self._metrics, settings.message_bytes_max)
+        interceptor = Interceptor(
+            self._admission,
+            self._metrics,
+            message_bytes_max=settings.message_bytes_max,
+            stream_idle_s_max=settings.stream_idle_s_max,
         )
+        self._routes = Routes(METHODS, interceptor)
         self._health = Health(SERVICES)
         self._server = grpc.aio.server(options=grpc_options(settings))
         self._executor = ThreadPoolExecutor(settings.search_workers, thread_name_prefix="index")
+        # One, and not one of those: a few checks and restores would keep every search waiting.
+        self._maintenance = ThreadPoolExecutor(1, thread_name_prefix="maintenance")
         self._closing = contextlib.AsyncExitStack()  # what `load` opened, closed by `stop`
         self._started = datetime.now(UTC)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -152,7 +159,8 @@ class Application:
         )
         self._closing.push_async_callback(asyncio.to_thread, store.close)
         # Before the store: a call that was cut off may still be in its thread.
-        self._closing.push_async_callback(asyncio.to_thread, self._executor.shutdown)
+        for executor in (self._executor, self._maintenance):
+            self._closing.push_async_callback(asyncio.to_thread, executor.shutdown)
         encoder = await asyncio.to_thread(self._load_encoder)
         embedder = Embedder(encoder, self._settings, self._metrics.batch)
         self._closing.push_async_callback(embedder.close)
@@ -274,7 +282,7 @@ class Application:
             ),
             (
                 collection_pb2_grpc.add_CollectionServiceServicer_to_server,
-                CollectionService(*data),
+                CollectionService(*data, self._maintenance),
             ),
             (document_pb2_grpc.add_DocumentServiceServicer_to_server, DocumentService(*data)),
             (
@@ -315,19 +323,3 @@ def grpc_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", PING_S_MIN * 1000),
     ]
-
-
-def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """TLS, and mTLS if there is an authority for clients. Raises TlsFilesUnreadable."""
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    try:
-        pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
-        authority = settings.tls_client_ca.read_bytes() if settings.tls_client_ca else None
-    except OSError as error:
-        raise TlsFilesUnreadable(
-            f"TLS: {error.filename} cannot be read: {error.strerror}"
-        ) from error
-    return grpc.ssl_server_credentials(
-        [pair], root_certificates=authority, require_client_auth=authority is not None
-    )

@@ -213,7 +213,7 @@ class Batcher(Generic[In, Out]):
             caller.waiting, caller.waiting_tokens = len(pending), sum(lengths)
             self._live += len(items)
             self._live_tokens[lane] += sum(lengths)
-            self._arrived.notify()
+            self._arrived.notify(min(len(items), self._workers))  # one call may be many batches
         return True
 
     def _leave(self, caller: Caller) -> None:

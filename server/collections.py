@@ -19,6 +19,7 @@ from server.messages import (
     pooling_from,
     truncation_from,
 )
+from server.prompts import check_prompt_room
 from server.recipes import Recipe, default_recipe, fingerprint_of, recipe_of
 from server.store_errors import without_directories
 
@@ -135,14 +136,9 @@ def _recipe_from(message: collection_pb2.Collection, metric: Metric, embedder: E
 
 
 def check_prompt(prompt: str, field: str, encoder: Encoder) -> None:
-    """Raises RequestInvalid for one that cannot be embedded or leaves no room for a text."""
+    """Raises RequestInvalid for one with which no text could be embedded."""
     check_phrase(prompt, field, PROMPT_BYTES_MAX)
-    try:
-        encoder.tokenizer.encode(
-            [""], tokens_max=encoder.tokens_max, truncation=Truncation.HEAD, prompt=prompt
-        )
-    except ValueError as error:
-        raise RequestInvalid(field, str(error)) from None
+    check_prompt_room(prompt, field, encoder)
 
 
 def check_phrase(text: str, field: str, bytes_max: int) -> None:

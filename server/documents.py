@@ -22,6 +22,9 @@ from server.messages import vector_from, vector_to
 from server.metadata import metadata_from, struct_of
 
 REQUEST_ID_CHARACTERS_MAX = 64
+# Bytes of a Struct for one of JSON, at most: 11 for the two of `0,` in a list. What is longer is
+# too long as JSON too, which is exact, but takes a tree of it.
+STRUCT_FACTOR = 8
 
 _MODES: dict[int, WriteMode] = {
     document_pb2.WRITE_MODE_UNSPECIFIED: WriteMode.UPSERT,
@@ -69,6 +72,9 @@ def _draft(
 ) -> Draft:
     check_id(document.id, f"{field}.id", limits)
     check_text(document.text, f"{field}.text", limits.text_bytes_max)
+    size, size_max = document.metadata.ByteSize(), STRUCT_FACTOR * limits.metadata_bytes_max
+    if size > size_max:  # before a tree is made of it
+        raise LimitExceeded(f"{field}.metadata", size, size_max, "bytes as a message")
     metadata = metadata_from(document.metadata, f"{field}.metadata")
     check_metadata(metadata, f"{field}.metadata", limits)
     return Draft(document.id, document.text, metadata, _own_vector(document, field, spec))
@@ -140,8 +146,8 @@ def digest_of(documents: Sequence[document_pb2.Document], mode: WriteMode) -> by
     return hashed.digest()
 
 
-def document_to(stored: StoredDocument) -> document_pb2.Document:
-    """With its vector if `stored` has one."""
+def document_to(stored: StoredDocument, spec: CollectionSpec) -> document_pb2.Document:
+    """With its vector, and the hash of what made it, if `stored` has one."""
     document = document_pb2.Document(
         id=stored.id,
         text=stored.text,
@@ -154,6 +160,7 @@ def document_to(stored: StoredDocument) -> document_pb2.Document:
     if stored.vector is not None:
         vector = vector_to(stored.vector, common_pb2.VECTOR_ENCODING_FLOAT32)
         document.vector.CopyFrom(vector)
+        document.vector_fingerprint = spec.fingerprint_hash
     return document
 
 

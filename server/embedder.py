@@ -28,15 +28,14 @@ from server.embedded import (
     TokenCounts,
     Tokenized,
 )
-from server.errors import DeadlinePassed, LimitExceeded, ReplyTooLarge, RequestInvalid
+from server.errors import DeadlinePassed, LimitExceeded, ReplyTooLarge
 from server.places import Places, places_of
+from server.prompts import check_prompt_room
 from server.settings import Settings
 
 # A thread costs more than tokenising so little: 0.1 ms here, 0.15 ms for two hops and the GIL.
 INLINE_CHARACTERS_MAX = 600
-
-PROMPT_CHARACTERS_MAX = 10_000  # bounds the work of finding out that it is too long
-UTF8_BYTES_MAX = 4  # of one code point
+SPAN_COST = 50  # characters that are tokenised while a span is found among tokens
 
 TOKENIZER_THREADS = 2  # each call spreads over the cores by itself
 
@@ -100,7 +99,7 @@ class Embedder:
         report: Callable[[BatchReport], None] = lambda report: None,
     ) -> None:
         self.encoder = encoder
-        self._call_tokens_max = settings.call_tokens_max
+        self.call_tokens_max = settings.call_tokens_max
         self._message_bytes_max = settings.message_bytes_max
         self._threads = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
         self.batcher: Batcher[Work, Any] = Batcher(
@@ -241,12 +240,16 @@ class Embedder:
         lane: Lane,
     ) -> EmbeddedWords:
         """reduce_of: what makes of a window's states the vectors of the words at these tokens"""
-        places, works = [], []
-        for text, spans in zip(tokenized.texts, wanted, strict=True):
-            found = places_of(text, spans)
-            places.append(found)
-            for window, runs in found.slices.items():
-                works.append(Work(text.windows[window], reduce_of(runs)))
+        each = list(zip(tokenized.texts, wanted, strict=True))
+        places = await self.aside(
+            lambda: [places_of(text, spans) for text, spans in each],
+            SPAN_COST * sum(map(len, wanted)),
+        )
+        works = [
+            Work(text.windows[window], reduce_of(runs))
+            for (text, _), found in zip(each, places, strict=True)
+            for window, runs in found.slices.items()
+        ]
         computed = await self._submit(works, tokenized, layers, lane)
         results = iter(computed.results)
         return EmbeddedWords(
@@ -332,9 +335,9 @@ class Embedder:
         """
         started = time.monotonic()
         if prompt:
-            self._check_prompt(prompt)
+            check_prompt_room(prompt, "options.prompt", self.encoder)
         encode = partial(
-            self.encoder.tokenizer.encode,
+            self._encode,
             texts,
             tokens_max=tokens_max or self.encoder.tokens_max,
             truncation=Truncation.HEAD if truncation is Truncation.ERROR else truncation,
@@ -342,32 +345,31 @@ class Embedder:
         )
         characters = sum(map(len, texts)) + len(prompt) * len(texts)
         tokenized = await self.aside(encode, characters)
-        tokens = sum(text.tokens_used for text in tokenized)
-        if tokens > self._call_tokens_max:
-            raise LimitExceeded("inputs", tokens, self._call_tokens_max, "tokens together")
         if (call := current_call()) is not None:
-            call.charge(tokens)
+            call.charge(sum(text.tokens_used for text in tokenized))
         return Tokenized(tokenized, time.monotonic() - started)
 
+    def _encode(self, texts: Sequence[str], **how: Any) -> list[TokenizedText]:
+        """Stops at the text that is too much, so that a call costs no more than it may."""
+        tokenized, tokens = [], 0
+        for text in self.encoder.tokenizer.each(texts, **how):
+            tokenized.append(text)
+            tokens += text.tokens_used
+            if tokens > self.call_tokens_max:
+                unit = "tokens together, at least"
+                raise LimitExceeded("inputs", tokens, self.call_tokens_max, unit)
+        return tokenized
+
     async def aside(self, work: Callable[[], T], characters: int) -> T:
-        """What `work` returns, computed off the event loop unless it has little to chew on."""
+        """What `work` returns, computed off the event loop unless it has little to chew on.
+
+        characters: that it reads, each as often as it does; of other work, steps as small
+        """
         if characters <= INLINE_CHARACTERS_MAX:
             return work()
         # The copied context tells `work` which call it is for.
         run = partial(contextvars.copy_context().run, work)
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
-
-    def _check_prompt(self, prompt: str) -> None:
-        """A prompt stands in every window: at least half of it must be left for text."""
-        tokens_max = self.encoder.tokens_max // 2
-        if len(prompt) * UTF8_BYTES_MAX < tokens_max:  # no token is shorter than a byte
-            return
-        seen = self.encoder.tokenizer.encode(
-            [prompt[: PROMPT_CHARACTERS_MAX + 1]], tokens_max=2**31 - 1, truncation=Truncation.HEAD
-        )[0]
-        if len(prompt) > PROMPT_CHARACTERS_MAX or seen.tokens_total > tokens_max:
-            problem = f"the prompt is longer than half of the {self.encoder.tokens_max} tokens"
-            raise RequestInvalid("options.prompt", f"{problem} that the model reads")
 
     async def _submit(
         self,

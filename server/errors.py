@@ -12,6 +12,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc import StatusCode
 
 from encoder.tokenizer import InputTooLong, LoneSurrogate
+from server.log import log_failure
+from server.shortening import MESSAGE_BYTES_MAX, PART_BYTES_MAX, shortened
 
 DOMAIN = "polyseme"
 
@@ -170,6 +172,7 @@ class Answer:
     """What a caller is told: a row of the table, filled in.
 
     details are sent beside the ErrorInfo, which is made of `reason` and `metadata`.
+    logged: it is not of the caller's making; the log has the error itself, with paths and stack
     """
 
     code: StatusCode
@@ -177,6 +180,7 @@ class Answer:
     message: str
     metadata: Mapping[str, str] = field(default_factory=dict)
     details: tuple[Message, ...] = ()
+    logged: bool = False
 
 
 Row = Callable[[Any], Answer]
@@ -207,19 +211,23 @@ def answer_of(error: BaseException, request_id: str) -> Answer:
         reason="INTERNAL",
         message=f"internal error; request id {request_id}",
         metadata={"request_id": request_id},
+        logged=True,
     )
 
 
 def status_of(error: BaseException, request_id: str) -> status_pb2.Status:
-    """The same as a message, for streams and partial answers."""
-    return status_from(answer_of(error, request_id))
+    """The same as a message, for streams and partial answers, and a line in the log if due."""
+    answer = answer_of(error, request_id)
+    if answer.logged:
+        log_failure(error, request_id)
+    return status_from(answer)
 
 
 def status_from(answer: Answer) -> status_pb2.Status:
-    info = error_details_pb2.ErrorInfo(
-        reason=answer.reason, domain=DOMAIN, metadata=dict(answer.metadata)
-    )
-    status = status_pb2.Status(code=answer.code.value[0], message=answer.message)
+    parts = {key: shortened(value, PART_BYTES_MAX) for key, value in answer.metadata.items()}
+    info = error_details_pb2.ErrorInfo(reason=answer.reason, domain=DOMAIN, metadata=parts)
+    message = shortened(answer.message, MESSAGE_BYTES_MAX)
+    status = status_pb2.Status(code=answer.code.value[0], message=message)
     for detail in (info, *answer.details):
         packed = AnyMessage()
         packed.Pack(detail)
@@ -228,11 +236,14 @@ def status_from(answer: Answer) -> status_pb2.Status:
 
 
 def bad_request(field: str, problem: str) -> error_details_pb2.BadRequest:
-    violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=problem)
+    violation = error_details_pb2.BadRequest.FieldViolation(
+        field=shortened(field, PART_BYTES_MAX), description=shortened(problem, PART_BYTES_MAX)
+    )
     return error_details_pb2.BadRequest(field_violations=[violation])
 
 
 def resource_info(kind: str, name: str) -> error_details_pb2.ResourceInfo:
+    name = shortened(name, PART_BYTES_MAX)
     return error_details_pb2.ResourceInfo(resource_type=kind, resource_name=name)
 
 
@@ -243,17 +254,19 @@ def retry_info(after_s: float) -> error_details_pb2.RetryInfo:
 
 
 @contextmanager
-def naming(field_of: Callable[[int], str]) -> Iterator[None]:
+def naming(field_of: Callable[[int], str], together: str = "inputs") -> Iterator[None]:
     """Give the encoder's errors, which count texts, the request's names for them.
 
     `with naming(lambda i: f"inputs[{i}]")` turns the encoder's InputTooLong for text 3 into
-    TextTooLong for `inputs[3]`.
+    TextTooLong for `inputs[3]`. together: the field of all texts, for when they are too much.
     """
     try:
         yield
     except InputTooLong as error:
         field = field_of(error.index)
         raise TextTooLong(field, error.tokens, error.tokens_max) from None
+    except LimitExceeded as error:
+        raise LimitExceeded(together, error.given, error.limit, error.unit) from None
     except LoneSurrogate as error:
         problem = f"lone surrogate at code point {error.position}"
         raise RequestInvalid(field_of(error.index), problem) from None

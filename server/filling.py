@@ -13,6 +13,7 @@ from encoder.words import Span, WordNotInWindow, span_at, tokens_of
 
 STAND_IN = "a"  # one token of every vocabulary
 CANDIDATE_TOKENS_MAX = 16  # of one candidate; more than one is too many, and room must be left
+CANDIDATE_CODE_POINTS_MAX = 256  # no token is longer; to tokenise megabytes would find out no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,8 @@ def _position(window: Window, place: Span) -> int | None:
 
 def single_token(tokenizer: Tokenizer, word: str) -> int | None:
     """The token that `word` is where it stands in a text; None if it is several, or unknown."""
+    if len(word) > CANDIDATE_CODE_POINTS_MAX:
+        return None
     for spelling in (f" {word}", word):  # with a space before it: so it stands in a text
         (seen,) = tokenizer.encode(
             [spelling], tokens_max=CANDIDATE_TOKENS_MAX, truncation=Truncation.HEAD

@@ -10,15 +10,18 @@ import numpy as np
 import regex
 from numpy.typing import NDArray
 
+from encoder.runs import runs_of
 from encoder.tokenizer import Truncation
 from encoder.words import Span, SubwordPooling
 from index import lexical
 from server.embedder import Embedder, Lane, Timings
+from server.errors import naming
 from server.passages import passages
 
 # Of a hit's text; what stands further back is not looked at. About 1,000 tokens of English, so
 # that ten hits cost the model less than 10,000.
 TEXT_CODE_POINTS_MAX = 4_000
+SPECIAL_TOKENS_MAX = 4  # around a text, of any tokenizer that we know
 SEMANTIC_MAX = 3  # passages shown of one hit
 LEXICAL_MAX = 16  # words shown of one hit
 
@@ -61,20 +64,31 @@ async def semantic_highlights(
     A passage's vector is the mean of the last layer's states of its tokens, in the context of
     the whole text; what a mean-pooling model would say of it if it could see no more than it.
     """
-    cut = [passages(_head(text)) for text in texts]
-    embedded = await embedder.words(
-        [(_head(text), spans) for text, spans in zip(texts, cut, strict=True)],
-        layers=(embedder.encoder.layers,),
-        subword_pooling=SubwordPooling.MEAN,
-        normalized=False,
-        truncation=Truncation.WINDOWS,
-        lane=lane,
-    )
-    found = [
-        nearest([(word.span, word.vector) for word in words if word is not None], query)
-        for words in embedded.words
-    ]
-    return found, embedded.timing
+    heads = [_head(text) for text in texts]
+    found: list[list[Highlight]] = []
+    timings = Timings()
+    # The hits were found: what is too much for one call of the model is not refused, but divided.
+    for run in runs_of([tokens_at_most(text) for text in heads], embedder.call_tokens_max):
+        with naming(lambda _: "options.highlight", "options.highlight"):
+            embedded = await embedder.words(
+                [(text, passages(text)) for text in heads[run]],
+                layers=(embedder.encoder.layers,),
+                subword_pooling=SubwordPooling.MEAN,
+                normalized=False,
+                truncation=Truncation.WINDOWS,
+                lane=lane,
+            )
+        timings += embedded.timing
+        found += [
+            nearest([(word.span, word.vector) for word in words if word is not None], query)
+            for words in embedded.words
+        ]
+    return found, timings
+
+
+def tokens_at_most(text: str) -> int:
+    """No token is shorter than a byte, and some more are special."""
+    return len(text.encode()) + SPECIAL_TOKENS_MAX
 
 
 def nearest(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from index.documents import Hit, SearchMode, SearchResult
+from index.spec import CollectionSpec
 from polyseme.v1 import document_pb2, search_pb2
 from server.documents import document_to
 from server.embedder import Timings
 from server.highlight import Highlight, HighlightKind
 from server.messages import counts_to, fingerprint_to, span_to, timing_to
 from server.queries import Sought
+from server.recipes import fingerprint_of
 
 _KINDS = {
     HighlightKind.LEXICAL: search_pb2.HIGHLIGHT_KIND_LEXICAL,
@@ -34,19 +34,8 @@ class Wanted:
 
 
 def kept(result: SearchResult, sought: Sought, wanted: Wanted) -> list[Hit]:
-    """The hits that the caller gets: not the query itself, none too low, at most k."""
-    hits = [
-        hit
-        for hit in result.hits
-        if hit.id != sought.excluded
-        and (wanted.score_min is None or as_sent(hit.score) >= wanted.score_min)
-    ]
-    return hits[: wanted.k]
-
-
-def as_sent(score: float) -> float:
-    """The score as the caller reads it: a float32. It is given back as a limit."""
-    return float(np.float32(score))
+    """The hits that the caller gets: not the query itself, at most k."""
+    return [hit for hit in result.hits if hit.id != sought.excluded][: wanted.k]
 
 
 def response_to(
@@ -55,6 +44,7 @@ def response_to(
     sought: Sought,
     wanted: Wanted,
     *,
+    spec: CollectionSpec,
     highlights: Sequence[Sequence[Highlight]],
     highlighting: Timings,
 ) -> search_pb2.SearchResponse:
@@ -63,22 +53,25 @@ def response_to(
     timings = sought.timings + highlighting + Timings(search_s=result.search_s)
     places = highlights or [()] * len(hits)
     response = search_pb2.SearchResponse(
-        hits=[_hit_to(hit, wanted, lit) for hit, lit in zip(hits, places, strict=True)],
+        hits=[_hit_to(hit, wanted, spec, lit) for hit, lit in zip(hits, places, strict=True)],
         exhausted=len(hits) < wanted.k,
         sequence=result.sequence,
         exact=result.exact,
         timing=timing_to(timings),
     )
-    if sought.fingerprint is not None:
-        response.fingerprint.CopyFrom(fingerprint_to(sought.fingerprint))
+    made_by = sought.fingerprint or (fingerprint_of(spec) if wanted.with_vectors else None)
+    if made_by is not None:
+        response.fingerprint.CopyFrom(fingerprint_to(made_by))
     if sought.counts is not None:
         response.tokens.CopyFrom(counts_to(sought.counts))
     return response
 
 
-def _hit_to(hit: Hit, wanted: Wanted, highlights: Sequence[Highlight]) -> search_pb2.SearchHit:
+def _hit_to(
+    hit: Hit, wanted: Wanted, spec: CollectionSpec, highlights: Sequence[Highlight]
+) -> search_pb2.SearchHit:
     message = search_pb2.SearchHit(
-        document=_document_to(hit, wanted),
+        document=_document_to(hit, wanted, spec),
         score=hit.score,
         highlights=[
             search_pb2.Highlight(
@@ -92,10 +85,10 @@ def _hit_to(hit: Hit, wanted: Wanted, highlights: Sequence[Highlight]) -> search
     return message
 
 
-def _document_to(hit: Hit, wanted: Wanted) -> document_pb2.Document:
+def _document_to(hit: Hit, wanted: Wanted, spec: CollectionSpec) -> document_pb2.Document:
     if hit.document is None:
         return document_pb2.Document(id=hit.id)
-    document = document_to(hit.document)
+    document = document_to(hit.document, spec)
     if wanted.ids_only:
         document.ClearField("text")
         document.ClearField("metadata")

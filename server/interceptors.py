@@ -24,22 +24,20 @@ from server.errors import (
     RateExceeded,
     ReplyTooLarge,
     ScopeMissing,
+    StreamIdle,
     Unauthenticated,
     answer_of,
     status_from,
 )
-from server.log import audit_log, calls_log, log
+from server.log import audit_log, calls_log, log_failure
 from server.metrics import Metrics
 from server.rates import Bucket
 from server.scopes import scope_of
+from server.shortening import MESSAGE_BYTES_MAX, header_bytes, shortened
 
 REQUEST_ID = "x-request-id"
 STATUS_DETAILS = "grpc-status-details-bin"  # where gRPC carries google.rpc.Status
 _REQUEST_ID_OK = re.compile(r"[\x21-\x7e]{1,64}")
-
-# A message in gRPC's trailers is percent-encoded and must fit with the details into the peer's
-# header limit, 8 KiB by default in gRPC core.
-MESSAGE_CHARACTERS_MAX = 1024
 
 AUDITED = (RateExceeded, ScopeMissing, Unauthenticated)
 
@@ -55,7 +53,15 @@ class Interceptor:
     that is too large are errors like any other.
     """
 
-    def __init__(self, admission: Admission, metrics: Metrics, message_bytes_max: int) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        metrics: Metrics,
+        *,
+        message_bytes_max: int,
+        stream_idle_s_max: float,
+    ) -> None:
+        self.stream_idle_s_max = stream_idle_s_max
         self._admission = admission
         self._metrics = metrics
         self._message_bytes_max = message_bytes_max
@@ -172,28 +178,39 @@ class _Running:
     async def paced(self, parse: Parse, messages: AsyncIterator[bytes]) -> AsyncIterator[Message]:
         """The messages of a stream, each as soon as those before it are paid for.
 
-        Raises Draining when the server goes home: what was read is answered, and no more is.
+        Raises Draining when the server goes home: what was read and paid for is answered, and no
+        more is. Raises StreamIdle for a caller who falls silent, not for one who is made to wait.
         """
         self._call.paced = True
         while True:
+            await self._paid()
             try:
                 message = await self._next(messages)
             except StopAsyncIteration:
                 return
-            while (bucket := self._call.bucket) is not None and (debt_s := bucket.debt_s()) > 0:
-                await asyncio.sleep(debt_s)
+            await self._paid()  # for those before it, which were begun while it was waited for
             yield _parsed(parse, message)
+
+    async def _paid(self) -> None:
+        assert self._closed is not None
+        while (bucket := self._call.bucket) is not None and (debt_s := bucket.debt_s()) > 0:
+            await asyncio.wait((self._closed,), timeout=debt_s)
+            if self._closed.done():
+                raise Draining()
 
     async def _next(self, messages: AsyncIterator[bytes]) -> bytes:
         assert self._closed is not None
+        idle_s_max = self._interceptor.stream_idle_s_max
         reading = asyncio.ensure_future(anext(messages))
         try:
-            await asyncio.wait((reading, self._closed), return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
+            done, _ = await asyncio.wait(
+                (reading, self._closed), timeout=idle_s_max, return_when=asyncio.FIRST_COMPLETED
+            )
+            if reading in done:
                 return reading.result()
         finally:
             reading.cancel()
-        raise Draining()
+        raise Draining() if done else StreamIdle(idle_s_max)
 
     def cancelled(self) -> None:
         """gRPC cancels the handler both when the caller does and when its deadline passes."""
@@ -205,9 +222,8 @@ class _Running:
         """End the call with what the table says of `error`."""
         answer = answer_of(error, self._call.request_id)
         self._code, self._reason = answer.code, answer.reason
-        if answer.code is StatusCode.INTERNAL:
-            fields = {"request_id": self._call.request_id, "method": self._call.method}
-            log.error("a call failed", exc_info=error, extra={"fields": fields})
+        if answer.logged:
+            log_failure(error, self._call.request_id, method=self._call.method)
         if isinstance(error, AUDITED):
             self._audit()
         await abort(self._context, answer, self._call.request_id)
@@ -252,7 +268,7 @@ async def abort(context: Context, answer: Answer, request_id: str) -> NoReturn:
     """End the call with `answer`; its details travel as google.rpc.Status."""
     status = status_from(answer)
     trailers = ((REQUEST_ID, request_id), (STATUS_DETAILS, status.SerializeToString()))
-    message = answer.message[:MESSAGE_CHARACTERS_MAX]
+    message = shortened(answer.message, MESSAGE_BYTES_MAX, header_bytes)
     await context.abort(answer.code, message, trailing_metadata=trailers)
     raise AssertionError("abort raises")  # its types do not say so
 

@@ -36,6 +36,12 @@ class CallersPresent(logging.Filter):
         return "ExecuteBatchError raised in core by servicer method" not in record.getMessage()
 
 
+def log_failure(error: BaseException, request_id: str, **fields: str) -> None:
+    """The whole of an error of which the caller is told next to nothing."""
+    fields = {"request_id": request_id, **fields}
+    log.error("a call failed", exc_info=error, extra={"fields": fields})
+
+
 def start_logging(level: str, stream: TextIO | None = None) -> None:
     """Send the lines of every logger from `level` up to `stream`, stderr by default."""
     handler = logging.StreamHandler(stream or sys.stderr)

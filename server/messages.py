@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from encoder.runtime import Encoder, Fingerprint, Pooling
 from encoder.tokenizer import Truncation
-from encoder.words import Span, SubwordPooling, find_word, span_at, span_from_bytes
+from encoder.words import Span, SubwordPooling, WordFinder, span_at, span_from_bytes
 from polyseme.v1 import common_pb2, encoder_pb2
 from server.batching import Lane
 from server.embedder import EmbedPlan, Timings, TokenCounts
@@ -251,7 +251,7 @@ def _from_int8(vector: common_pb2.Vector, field: str) -> Vectors:
 
 
 def _from_binary(vector: common_pb2.Vector, field: str) -> Vectors:
-    if len(vector.data) != -(-vector.dimensions // 8):
+    if vector.dimensions < 0 or len(vector.data) != -(-vector.dimensions // 8):
         problem = f"{vector.dimensions} bits do not take {len(vector.data)} bytes"
         raise RequestInvalid(f"{field}.dimensions", problem)
     packed = np.frombuffer(vector.data, dtype=np.uint8)
@@ -332,12 +332,22 @@ def timing_to(timings: Timings) -> common_pb2.Timing:
 
 def target_from(text: str, target: encoder_pb2.WordTarget, field: str) -> Span:
     """Where in `text` the word stands that `target` asks for."""
+    return _target_from(WordFinder(text), target, field)
+
+
+def targets_from(text: str, targets: Sequence[encoder_pb2.WordTarget], field: str) -> list[Span]:
+    """The same for many words of one text; the third one's name is `field[2]`."""
+    finder = WordFinder(text)
+    return [_target_from(finder, target, f"{field}[{n}]") for n, target in enumerate(targets)]
+
+
+def _target_from(finder: WordFinder, target: encoder_pb2.WordTarget, field: str) -> Span:
     try:
         match target.WhichOneof("target"):
             case "span":
-                return span_from(text, target.span)
+                return span_from(finder.text, target.span)
             case "word":
-                return find_word(text, target.word.word, target.word.occurrence)
+                return finder.find(target.word.word, target.word.occurrence)
             case _:
                 raise RequestInvalid(field, "give a span or a word")
     except ValueError as error:

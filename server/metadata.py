@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
+from index.fields import WrongValue
 from index.spec import JSON
 from server.errors import RequestInvalid
 
@@ -20,33 +21,64 @@ def metadata_from(struct: Struct, field: str) -> dict[str, JSON]:
     Raises RequestInvalid, naming the path under `field`, for a number that is not finite and for
     a value without a kind.
     """
-    return {key: value_from(value, f"{field}.{key}") for key, value in struct.fields.items()}
+    try:
+        return _object(struct)
+    except WrongValue as wrong:
+        raise RequestInvalid(field + wrong.path, wrong.problem) from None
 
 
-def value_from(value: Value, field: str) -> JSON:
-    """The JSON value that `value` carries. Raises RequestInvalid as `metadata_from`."""
+def value_from(value: Value) -> JSON:
+    """The JSON value that `value` carries. Raises WrongValue."""
     match value.WhichOneof("kind"):
         case "string_value":
             return value.string_value
         case "number_value":
-            return number_from(value.number_value, field)
+            return _number(value.number_value)
         case "bool_value":
             return value.bool_value
         case "null_value":
             return None
         case "struct_value":
-            return metadata_from(value.struct_value, field)
+            return _object(value.struct_value)
         case "list_value":
-            items = enumerate(value.list_value.values)
-            return [value_from(item, f"{field}[{i}]") for i, item in items]
+            return _list(value.list_value)
         case _:
-            raise RequestInvalid(field, "a value without a kind; set one, null_value for null")
+            raise WrongValue("a value without a kind; set one, null_value for null")
+
+
+def _object(struct: Struct) -> dict[str, JSON]:
+    found: dict[str, JSON] = {}
+    for key, value in struct.fields.items():
+        try:
+            found[key] = value_from(value)
+        except WrongValue as wrong:
+            wrong.steps.append(f".{key}")
+            raise
+    return found
+
+
+def _list(items: ListValue) -> list[JSON]:
+    found: list[JSON] = []
+    for i, item in enumerate(items.values):
+        try:
+            found.append(value_from(item))
+        except WrongValue as wrong:
+            wrong.steps.append(f"[{i}]")
+            raise
+    return found
 
 
 def number_from(number: float, field: str) -> int | float:
     """`number` as JSON wants it: finite, and an integer where it is a whole number."""
+    try:
+        return _number(number)
+    except WrongValue as wrong:
+        raise RequestInvalid(field, wrong.problem) from None
+
+
+def _number(number: float) -> int | float:
     if not math.isfinite(number):
-        raise RequestInvalid(field, f"{number} is not finite, so it is no JSON number")
+        raise WrongValue(f"{number} is not finite, so it is no JSON number")
     if number.is_integer() and abs(number) <= WHOLE_NUMBER_MAX:
         return int(number)
     return number

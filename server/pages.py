@@ -1,10 +1,13 @@
 """Pages of lists: how many items, and how many of them a message holds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import TypeVar
 
 from google.protobuf.message import Message
 
 from server.errors import RequestInvalid
+
+M = TypeVar("M", bound=Message)
 
 PAGE_SIZE = 100  # where the caller gives none
 
@@ -16,11 +19,13 @@ def page_size_from(page_size: int, page_size_max: int, field: str = "page_size")
     return min(page_size or PAGE_SIZE, page_size_max)
 
 
-def fitting_count(messages: Sequence[Message], bytes_max: int) -> int:
-    """How many of the first messages fit into `bytes_max` together; at least one."""
+def fitting(messages: Iterable[M], bytes_max: int) -> list[M]:
+    """Those of the first messages that fit into `bytes_max` together; at least one."""
+    fit: list[M] = []
     total = 0
-    for count, message in enumerate(messages):
+    for message in messages:
         total += message.ByteSize()
-        if total > bytes_max:
-            return max(1, count)
-    return len(messages)
+        if fit and total > bytes_max:
+            break
+        fit.append(message)
+    return fit

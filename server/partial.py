@@ -1,6 +1,6 @@
 """Embedding that answers each text by itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from encoder.tokenizer import TokenizedText, Truncation
@@ -26,12 +26,16 @@ async def embed_each(
     lane: Lane,
     settings: Settings,
     *,
+    field_of: Callable[[int], str] = "inputs[{}]".format,
     patient: bool = False,
 ) -> EmbeddedEach:
-    """Embed what can be embedded. What concerns the call as a whole still raises."""
+    """Embed what can be embedded. What concerns the call as a whole still raises.
+
+    field_of: the request's name for a text, by its index
+    """
     errors: dict[int, RequestInvalid] = {}
     for index, text in enumerate(texts):
-        error = text_error(f"inputs[{index}]", text, settings)
+        error = text_error(field_of(index), text, settings)
         if error is not None:
             errors[index] = error
     kept = [index for index in range(len(texts)) if index not in errors]
@@ -44,7 +48,7 @@ async def embed_each(
     for index, seen in zip(kept, tokenized.texts, strict=True):
         if seen.truncated and plan.truncation is Truncation.ERROR:
             tokens_max = embedder.encoder.tokens_max
-            errors[index] = TextTooLong(f"inputs[{index}]", seen.tokens_total, tokens_max)
+            errors[index] = TextTooLong(field_of(index), seen.tokens_total, tokens_max)
         else:
             good.append(seen)
     embedded = await embedder.embed_tokenized(

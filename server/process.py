@@ -14,10 +14,11 @@ from encoder.manifest import ModelDamaged, ModelNotFound
 from encoder.runtime import PrecisionMissing
 from encoder.session import DeviceMissing
 from index.errors import StoreError
-from server.app import AddressUnavailable, Application, TlsFilesUnreadable
+from server.app import AddressUnavailable, Application
 from server.auth import KeysUnreadable
 from server.log import log, start_logging
 from server.settings import Settings
+from server.tls import TlsFilesUnreadable
 
 # What an operator can mend; anything else is our bug and shows its stack.
 EXPECTED = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
@@ -17,14 +17,16 @@ from index.documents import SearchMode
 from index.errors import DimensionMismatch, DocumentNotFound, FingerprintMismatch
 from index.fields import check_text as check_stored_text
 from index.settings import StoreSettings
-from index.validation import prepare_vectors
+from index.validation import check_id, prepare_vectors
 from polyseme.v1 import search_pb2
 from server.documents import check_vector_fingerprint, own_vector_from
-from server.embedder import Embedder, Lane, Timings, TokenCounts
+from server.embedder import Embedded, Embedder, EmbedPlan, Lane, Timings, TokenCounts
 from server.errors import RequestInvalid, naming
 from server.limits import check_text
 from server.messages import target_from
+from server.partial import embed_each
 from server.recipes import embed_named, fingerprint_of, recipe_of, usable_recipe
+from server.refusals import Refusal, Refusals
 from server.settings import Settings
 from server.threads import in_thread
 
@@ -63,6 +65,14 @@ class Word:
     span: Span
 
 
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Which sides a search has, and the lexical one's text where the options give it."""
+
+    mode: SearchMode
+    text: str
+
+
 class Resolver:
     """Turns queries into what the index can look for. All texts of a call are embedded together."""
 
@@ -84,58 +94,85 @@ class Resolver:
     ) -> list[Sought]:
         """In the order of `asked`.
 
-        Raises RequestInvalid, FingerprintMismatch, DocumentNotFound, DimensionMismatch, and what
-        the embedder raises, for the first query that cannot be answered.
+        Raises a Refusal for a query that cannot be answered, and what the embedder raises.
         """
-        words = [self._lexical_text(one, mode, lexical_text) for one in asked]
-        if mode is SearchMode.LEXICAL:
-            ids = [_document_id(one) for one in asked]
-            return [Sought(text=t, excluded=id) for t, id in zip(words, ids, strict=True)]
-        found: dict[int, Sought] = {}
-        found |= await self._texts(collection, _of_kind(asked, "text"), lane)
-        found |= self._vectors(collection, _of_kind(asked, "vector"))
-        found |= await self._documents(collection, _of_kind(asked, "document_id"))
-        found |= await self._words(collection, _of_kind(asked, "word"), lane)
-        return [
-            found[i] if text is None else replace(found[i], text=text)
-            for i, text in enumerate(words)
-        ]
+        refused = Refusals(partial=False)
+        found = await self._resolved(collection, asked, _Side(mode, lexical_text), lane, refused)
+        return [found[i] for i in range(len(asked))]
 
-    def _lexical_text(self, asked: Asked, mode: SearchMode, lexical_text: str) -> str | None:
+    async def resolve_each(
+        self,
+        collection: Collection,
+        asked: Sequence[Asked],
+        mode: SearchMode,
+        lexical_text: str,
+        lane: Lane,
+    ) -> list[Sought | Refusal]:
+        """The same, with what is wrong with a query in its place."""
+        refused = Refusals(partial=True)
+        found = await self._resolved(collection, asked, _Side(mode, lexical_text), lane, refused)
+        return [refused[i] if i in refused else found[i] for i in range(len(asked))]
+
+    async def _resolved(
+        self,
+        collection: Collection,
+        asked: Sequence[Asked],
+        side: _Side,
+        lane: Lane,
+        refused: Refusals,
+    ) -> dict[int, Sought]:
+        """Those that are not refused, by their index."""
+        words: dict[int, str | None] = {}
+        for i, one in enumerate(asked):
+            with refused.of(i):
+                words[i] = self._lexical_text(one, side)
+        good = {i: asked[i] for i in words}
+        if side.mode is SearchMode.LEXICAL:
+            return {i: Sought(text=words[i], excluded=_document_id(good[i])) for i in good}
+        found: dict[int, Sought] = {}
+        found |= await self._texts(collection, _of_kind(good, "text"), lane, refused)
+        found |= self._vectors(collection, _of_kind(good, "vector"), refused)
+        found |= await self._documents(collection, _of_kind(good, "document_id"), refused)
+        found |= await self._words(collection, _of_kind(good, "word"), lane, refused)
+        return {
+            i: one if words[i] is None else replace(one, text=words[i]) for i, one in found.items()
+        }
+
+    def _lexical_text(self, asked: Asked, side: _Side) -> str | None:
         """What the lexical side looks for; None if there is no such side."""
         kind = asked.query.WhichOneof("query")
         if kind is None:
             raise RequestInvalid(asked.field, "nothing to look for; set exactly one")
-        if mode is SearchMode.DENSE:
+        if kind == "document_id":
+            check_id(asked.query.document_id, f"{asked.field}.document_id", self._limits)
+        if side.mode is SearchMode.DENSE:
             return None
-        if lexical_text:
-            text, where = lexical_text, "options.lexical_text"
+        if side.text:
+            text, where = side.text, "options.lexical_text"
         elif kind == "text":
             text, where = asked.query.text, f"{asked.field}.text"
         else:
-            problem = f"a {mode} search by {kind} needs it"
+            problem = f"a {side.mode} search by {kind} needs it"
             raise RequestInvalid("options.lexical_text", problem)
         check_text(where, text, self._settings)
         check_stored_text(text, where, self._limits.query_bytes_max)
         return text
 
     async def _texts(
-        self, collection: Collection, asked: dict[int, Asked], lane: Lane
+        self, collection: Collection, asked: dict[int, Asked], lane: Lane, refused: Refusals
     ) -> dict[int, Sought]:
-        if not asked:
+        for i, one in asked.items():
+            with refused.of(i):
+                check_text(f"{one.field}.text", one.query.text, self._settings)
+        good = _without(asked, refused)
+        with refused.of(*good):
+            plan = None
+            if good:
+                plan = usable_recipe(collection.spec, self._embedder).for_queries()
+        if plan is None:
             return {}
-        fields = [f"{one.field}.text" for one in asked.values()]
-        for one, where in zip(asked.values(), fields, strict=True):
-            check_text(where, one.query.text, self._settings)
-        recipe = usable_recipe(collection.spec, self._embedder)
-        embedded = await embed_named(
-            self._embedder,
-            [one.query.text for one in asked.values()],
-            recipe.for_queries(),
-            lane,
-            together="queries" if len(asked) > 1 else fields[0],
-            each=lambda i: fields[i],
-        )
+        embedded = await self._embedded(good, plan, lane, refused)
+        good = _without(good, refused)
         return {
             i: Sought(
                 vector=vector,
@@ -143,71 +180,106 @@ class Resolver:
                 counts=counts,
                 timings=embedded.timing,
             )
-            for i, vector, counts in zip(asked, embedded.vectors, embedded.counts, strict=True)
+            for i, vector, counts in zip(good, embedded.vectors, embedded.counts, strict=True)
         }
 
-    def _vectors(self, collection: Collection, asked: dict[int, Asked]) -> dict[int, Sought]:
+    async def _embedded(
+        self, asked: dict[int, Asked], plan: EmbedPlan, lane: Lane, refused: Refusals
+    ) -> Embedded:
+        """The vectors of the texts that are not refused: all are tokenized together, so that
+        the limit of a call is one whether its queries are answered each by itself or not."""
+        indices = list(asked)
+        texts = [one.query.text for one in asked.values()]
+        fields = [f"{one.field}.text" for one in asked.values()]
+        together = "queries" if len(asked) > 1 else fields[0]
+        if not refused.partial:
+            return await embed_named(
+                self._embedder, texts, plan, lane, together=together, each=fields.__getitem__
+            )
+        with naming(fields.__getitem__, together):
+            each = await embed_each(
+                self._embedder, texts, plan, lane, self._settings, field_of=fields.__getitem__
+            )
+        refused.update({indices[place]: error for place, error in each.errors.items()})
+        return each.embedded
+
+    def _vectors(
+        self, collection: Collection, asked: dict[int, Asked], refused: Refusals
+    ) -> dict[int, Sought]:
         spec = collection.spec
         recipe, made_by = recipe_of(spec), fingerprint_of(spec)
         also = []
         if recipe and made_by:  # vectors of queries, made with the query prompt, belong here too
             also = [replace(made_by, prompt=recipe.query_prompt).combined]
-        vectors, fields = [], []
-        for one in asked.values():
-            given = one.query.vector
-            where = f"{one.field}.vector"
-            check_vector_fingerprint(given.fingerprint, f"{where}.fingerprint", spec, also)
-            vectors.append(own_vector_from(given.vector, f"{where}.vector", spec))
-            fields.append(f"{where}.vector")
-        if vectors:
-            prepare_vectors(vectors, fields, spec)  # refuses one of length 0
-        return {i: Sought(vector=vector) for i, vector in zip(asked, vectors, strict=True)}
+        found = {}
+        for i, one in asked.items():
+            given, where = one.query.vector, f"{one.field}.vector"
+            with refused.of(i):
+                check_vector_fingerprint(given.fingerprint, f"{where}.fingerprint", spec, also)
+                vector = own_vector_from(given.vector, f"{where}.vector", spec)
+                prepare_vectors([vector], [f"{where}.vector"], spec)  # refuses one of length 0
+                found[i] = Sought(vector=vector)
+        return found
 
     async def _documents(
-        self, collection: Collection, asked: dict[int, Asked]
+        self, collection: Collection, asked: dict[int, Asked], refused: Refusals
     ) -> dict[int, Sought]:
-        if not asked:
-            return {}
         ids = [one.query.document_id for one in asked.values()]
-        stored = await in_thread(self._executor, collection.get, ids, with_vectors=True)
+        vectors: list[NDArray[np.float32] | None] = []
+        for start in range(0, len(ids), self._limits.batch_documents_max):
+            chunk = ids[start : start + self._limits.batch_documents_max]
+            vectors += await in_thread(self._executor, collection.vectors, chunk)
+        made_by = fingerprint_of(collection.spec)
         found = {}
-        for i, id, document in zip(asked, ids, stored, strict=True):
-            if document is None:
-                raise DocumentNotFound(id)
-            found[i] = Sought(
-                vector=document.vector, excluded=id, fingerprint=fingerprint_of(collection.spec)
-            )
+        for i, id, vector in zip(asked, ids, vectors, strict=True):
+            with refused.of(i):
+                if vector is None:
+                    raise DocumentNotFound(id)
+                found[i] = Sought(vector=vector, excluded=id, fingerprint=made_by)
         return found
 
     async def _words(
-        self, collection: Collection, asked: dict[int, Asked], lane: Lane
+        self, collection: Collection, asked: dict[int, Asked], lane: Lane, refused: Refusals
     ) -> dict[int, Sought]:
         if not asked:
             return {}
-        fields = [f"{one.field}.word" for one in asked.values()]
-        words = [self._word(one, where) for one, where in zip(asked.values(), fields, strict=True)]
-        with naming(lambda i: f"{fields[i]}.text"):
+
+        def located() -> dict[int, Word]:
+            words = {}
+            for i, one in asked.items():
+                with refused.of(i):
+                    words[i] = self._word(one, f"{one.field}.word")
+            return words
+
+        words = await self._embedder.aside(
+            located, sum(len(one.query.word.text) for one in asked.values())
+        )
+        if not words:
+            return {}
+        fields = {i: f"{asked[i].field}.word" for i in words}
+        indices = list(words)
+        together = "queries" if len(words) > 1 else f"{fields[indices[0]]}.text"
+        with naming(lambda place: f"{fields[indices[place]]}.text", together):
             embedded = await self._embedder.words(
-                [(word.text, [word.span]) for word in words],
+                [(word.text, [word.span]) for word in words.values()],
                 layers=tuple(self._embedder.encoder.word_layers),
                 subword_pooling=SubwordPooling.MEAN,
                 normalized=True,
                 truncation=Truncation.WINDOWS,
                 lane=lane,
             )
-        _check_word_vectors(collection, embedded.fingerprint, fields[0])
         found = {}
-        for i, where, (read,), counts in zip(
-            asked, fields, embedded.words, embedded.counts, strict=True
-        ):
-            if read is None:
-                raise RequestInvalid(f"{where}.target", "the tokenizer has no token for it")
-            found[i] = Sought(
-                vector=read.vector,
-                fingerprint=embedded.fingerprint,
-                counts=counts,
-                timings=embedded.timing,
-            )
+        for i, (read,), counts in zip(words, embedded.words, embedded.counts, strict=True):
+            with refused.of(i):
+                _check_word_vectors(collection, embedded.fingerprint, fields[i])
+                if read is None:
+                    raise RequestInvalid(f"{fields[i]}.target", "the tokenizer has no token for it")
+                found[i] = Sought(
+                    vector=read.vector,
+                    fingerprint=embedded.fingerprint,
+                    counts=counts,
+                    timings=embedded.timing,
+                )
         return found
 
     def _word(self, asked: Asked, where: str) -> Word:
@@ -216,8 +288,12 @@ class Resolver:
         return Word(word.text, target_from(word.text, word.target, f"{where}.target"))
 
 
-def _of_kind(asked: Sequence[Asked], kind: str) -> dict[int, Asked]:
-    return {i: one for i, one in enumerate(asked) if one.query.WhichOneof("query") == kind}
+def _of_kind(asked: Mapping[int, Asked], kind: str) -> dict[int, Asked]:
+    return {i: one for i, one in asked.items() if one.query.WhichOneof("query") == kind}
+
+
+def _without(asked: Mapping[int, Asked], refused: Refusals) -> dict[int, Asked]:
+    return {i: one for i, one in asked.items() if i not in refused}
 
 
 def _document_id(asked: Asked) -> str | None:

@@ -11,7 +11,7 @@ from encoder.tokenizer import Truncation
 from index.errors import FingerprintMismatch
 from index.spec import JSON, CollectionSpec
 from server.embedder import Embedded, Embedder, EmbedPlan, Lane
-from server.errors import LimitExceeded, RequestInvalid, naming
+from server.errors import RequestInvalid, naming
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +90,8 @@ async def embed_named(
 
     together: the field that holds them all; each: the field of one, by its index
     """
-    try:
-        with naming(each):
-            return await embedder.embed(texts, plan, lane, patient=patient)
-    except LimitExceeded as error:
-        raise LimitExceeded(together, error.given, error.limit, error.unit) from None
+    with naming(each, together):
+        return await embedder.embed(texts, plan, lane, patient=patient)
 
 
 def can_highlight(spec: CollectionSpec, embedder: Embedder) -> bool:

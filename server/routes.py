@@ -1,6 +1,6 @@
 """Which method of which service answers a call."""
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -15,9 +15,9 @@ class Routes(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not generic a
     """Methods by name. Services can be added while the server runs: the port is bound long
     before the model is loaded, and until then their callers get UNAVAILABLE."""
 
-    def __init__(self, services: Sequence[str], interceptor: Interceptor) -> None:
-        """services: full names of those to come, as polyseme.v1.EncoderService"""
-        self._prefixes = tuple(f"/{service}/" for service in services)
+    def __init__(self, methods: Collection[str], interceptor: Interceptor) -> None:
+        """methods: those to come, as /polyseme.v1.EncoderService/Embed"""
+        self._expected = methods
         self._interceptor = interceptor
         self._handlers: dict[str, Any] = {}
 
@@ -29,7 +29,7 @@ class Routes(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not generic a
         """The handler for a call, None for a method that does not exist."""
         method = handler_call_details.method
         handler = self._handlers.get(method)
-        if handler is None and not self._handlers and method.startswith(self._prefixes):
+        if handler is None and not self._handlers and method in self._expected:
             return self._interceptor.wrap(method, _UNLOADED)
         return handler
 

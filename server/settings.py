@@ -4,7 +4,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -20,6 +20,8 @@ CLIENT_VARIABLES = frozenset(
 )
 
 MIB = 1024 * 1024
+
+Limit = Annotated[int, Field(gt=0, le=2**31 - 1)]  # GetServerInfo publishes it as an int32
 
 
 class Settings(BaseSettings):
@@ -117,7 +119,7 @@ class Settings(BaseSettings):
         description="after so many seconds a bulk text goes before newer interactive ones, "
         "but while people wait only in every fifth batch",
     )
-    queue_texts_max: PositiveInt = Field(
+    queue_texts_max: Limit = Field(
         default=8192, description="texts waiting before new calls get RESOURCE_EXHAUSTED"
     )
 
@@ -125,36 +127,40 @@ class Settings(BaseSettings):
     message_bytes_max: PositiveInt = Field(
         default=16 * MIB, description="bytes of one message, either way"
     )
-    inputs_max: PositiveInt = Field(default=2048, description="texts in one call")
-    call_tokens_max: PositiveInt = Field(
+    inputs_max: Limit = Field(default=2048, description="texts in one call")
+    call_tokens_max: Limit = Field(
         default=262_144, description="tokens in one call, all texts together"
     )
-    text_bytes_max: PositiveInt = Field(default=MIB, description="UTF-8 bytes of one text")
-    spans_max: PositiveInt = Field(default=8192, description="words in one EmbedWords call")
-    k_max: PositiveInt = Field(default=1000, description="hits of one search")
-    page_size_max: PositiveInt = Field(default=1000, description="items of one page")
-    filter_depth_max: PositiveInt = Field(default=16, description="nesting of a filter")
-    filter_terms_max: PositiveInt = Field(default=256, description="conditions of a filter")
-    documents_max: PositiveInt = Field(default=1000, description="documents in one write")
-    metadata_bytes_max: PositiveInt = Field(
+    text_bytes_max: Limit = Field(default=MIB, description="UTF-8 bytes of one text")
+    spans_max: Limit = Field(default=8192, description="words in one EmbedWords call")
+    k_max: Limit = Field(default=1000, description="hits of one search")
+    # As many queries as a call may have, with the default k; 1.4 KiB each while they are made.
+    hits_max: Limit = Field(
+        default=20_480, description="hits of one BatchSearch, its queries times k"
+    )
+    page_size_max: Limit = Field(default=1000, description="items of one page")
+    filter_depth_max: Limit = Field(default=16, description="nesting of a filter")
+    filter_terms_max: Limit = Field(default=256, description="conditions of a filter")
+    documents_max: Limit = Field(default=1000, description="documents in one write")
+    metadata_bytes_max: Limit = Field(
         default=65_536, description="bytes of a document's metadata as JSON"
     )
-    id_bytes_max: PositiveInt = Field(default=512, description="UTF-8 bytes of a document's id")
-    attention_cells_max: PositiveInt = Field(
+    id_bytes_max: Limit = Field(default=512, description="UTF-8 bytes of a document's id")
+    attention_cells_max: Limit = Field(
         default=16 * 1024 * 1024,
         description="attention weights, layers x heads x tokens x tokens, that one call may have "
         "computed, 4 bytes each",
     )
-    masks_max: PositiveInt = Field(
+    masks_max: Limit = Field(
         default=64,
         description="masks in one FillMask or Substitute call; each takes 4 bytes a token of the "
         "vocabulary",
     )
-    senses_max: PositiveInt = Field(
+    senses_max: Limit = Field(
         default=1024, description="senses in one inventory, all words together"
     )
-    beams_max: PositiveInt = Field(default=16, description="beams of one translation's search")
-    translation_tokens_max: PositiveInt = Field(
+    beams_max: Limit = Field(default=16, description="beams of one translation's search")
+    translation_tokens_max: Limit = Field(
         default=262_144,
         description="source tokens times beams in one Translate call, or in the hits of a search",
     )
@@ -200,6 +206,8 @@ class Settings(BaseSettings):
                 f"inputs_max {self.inputs_max} is above queue_texts_max {self.queue_texts_max}: "
                 "the largest call could never wait"
             )
+        if self.k_max > self.hits_max:
+            raise ValueError(f"k_max {self.k_max} is above hits_max {self.hits_max}")
         return self
 
     def _check_address(self, name: str, address: str) -> None:

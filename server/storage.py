@@ -18,4 +18,7 @@ def store_settings(settings: Settings) -> StoreSettings:
         filter_terms_max=settings.filter_terms_max,
         disk_free_bytes_min=settings.disk_free_bytes_min,
         batch_queries_max=settings.inputs_max,
+        page_bytes_max=settings.message_bytes_max,
+        # What is stored may be longer than what is sent of it: the message's own check is exact.
+        answer_bytes_max=2 * settings.message_bytes_max,
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from grpc import StatusCode
 
 from index.errors import (
+    AnswerTooLarge,
     Closed,
     CollectionExists,
     CollectionNotFound,
@@ -109,6 +110,18 @@ def _(error: SequenceNotReached) -> Answer:
     )
 
 
+@row(AnswerTooLarge)
+def _(error: AnswerTooLarge) -> Answer:
+    """As for a ReplyTooLarge: callers do the same about it."""
+    numbers = {"reply_bytes": str(error.found_bytes), "limit_bytes": str(error.limit_bytes)}
+    return Answer(
+        code=StatusCode.INVALID_ARGUMENT,
+        reason="REPLY_TOO_LARGE",
+        message=str(error),
+        metadata=numbers,
+    )
+
+
 @row(ReadOnly)
 def _(error: ReadOnly) -> Answer:
     code = StatusCode.FAILED_PRECONDITION
@@ -137,6 +150,7 @@ def _(error: DataDamaged) -> Answer:
         message=message,
         metadata={"file": name},
         details=(resource_info("file", name),),
+        logged=True,
     )
 
 
@@ -159,6 +173,7 @@ def _(error: StorageFailed) -> Answer:
         reason="STORAGE_FAILED",
         message="the disk did not do what it was asked to; nothing was changed",
         details=(retry_info(CLOSED_RETRY_S),),
+        logged=True,
     )
 
 
@@ -170,6 +185,7 @@ def _(error: MemoryError) -> Answer:
         reason="OUT_OF_MEMORY",
         message="not enough memory for this call; nothing was changed",
         details=(retry_info(DISK_RETRY_S),),
+        logged=True,
     )
 
 

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
-from server.errors import StreamIdle
-
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
@@ -15,13 +13,11 @@ async def in_order(
     answer: Callable[[Request], Awaitable[Reply]],
     *,
     in_flight_max: int,
-    idle_s_max: float,
 ) -> AsyncIterator[Reply]:
     """The answer to each request, in the order of the requests.
 
     No request is read while `in_flight_max` are unanswered: the caller's flow control is what
-    waits. Raises StreamIdle after `idle_s_max` seconds without a request, and what `answer`
-    raises; what is then still worked on is cancelled.
+    waits. Raises what `requests` and `answer` raise; what is then still worked on is cancelled.
     """
     room = asyncio.Semaphore(in_flight_max)
     begun: asyncio.Queue[asyncio.Task[Reply] | None] = asyncio.Queue()  # bounded by `room`
@@ -31,7 +27,7 @@ async def in_order(
         try:
             while True:
                 await room.acquire()
-                task = asyncio.create_task(_answered(answer, await _next(requests, idle_s_max)))
+                task = asyncio.create_task(_answered(answer, await anext(requests)))
                 tasks.add(task)
                 begun.put_nowait(task)
         except StopAsyncIteration:
@@ -50,14 +46,6 @@ async def in_order(
         for left in (reader, *tasks):
             left.cancel()
         await asyncio.gather(reader, *tasks, return_exceptions=True)
-
-
-async def _next(requests: AsyncIterator[Request], idle_s_max: float) -> Request:
-    try:
-        async with asyncio.timeout(idle_s_max):
-            return await anext(requests)
-    except TimeoutError:
-        raise StreamIdle(idle_s_max) from None
 
 
 async def _answered(answer: Callable[[Request], Awaitable[Reply]], request: Request) -> Reply:

@@ -16,7 +16,7 @@ from polyseme.v1 import document_pb2
 from server.call import request_id
 from server.documents import mode_from, request_id_from
 from server.embedder import Lane
-from server.errors import CallRefused, RequestInvalid, StreamIdle, status_of
+from server.errors import CallRefused, RequestInvalid, status_of
 from server.ingest import Batch, Ingest, Ready
 from server.settings import Settings
 from server.streams import in_order
@@ -34,10 +34,10 @@ async def answers(
 ) -> AsyncIterator[Response]:
     """One answer a message, in order. A message that is refused is answered with its error.
 
-    Raises RequestInvalid or CollectionNotFound for the first message's collection, StreamIdle
-    for a caller who fell silent. What is prepared but not written then is dropped.
+    Raises RequestInvalid or CollectionNotFound for the first message's collection, and what
+    `requests` raises. What is prepared but not written then is dropped.
     """
-    first = await _first(requests, settings.stream_idle_s_max)
+    first = await anext(requests, None)
     if first is None:
         return
     if not first.collection:
@@ -47,7 +47,6 @@ async def answers(
         _with_first(first, requests),
         load.answer,
         in_flight_max=settings.stream_requests_max,
-        idle_s_max=settings.stream_idle_s_max,
     ):
         yield answer
 
@@ -103,17 +102,6 @@ class Load:
             patient=True,
         )
         return batch, await self._ingest.prepare(self._collection, batch)
-
-
-async def _first(requests: AsyncIterator[Request], idle_s_max: float) -> Request | None:
-    """None for a stream without messages. Raises StreamIdle."""
-    try:
-        async with asyncio.timeout(idle_s_max):
-            return await anext(requests)
-    except StopAsyncIteration:
-        return None
-    except TimeoutError:
-        raise StreamIdle(idle_s_max) from None
 
 
 async def _with_first(first: Request, requests: AsyncIterator[Request]) -> AsyncIterator[Request]:

@@ -23,6 +23,8 @@ from server.settings import Settings
 from server.threads import in_thread
 from server.version import API_VERSION, server_version, versions
 
+DURATION_S_MAX = 315_576_000_000  # of any google.protobuf.Duration: ten thousand years
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
@@ -95,9 +97,9 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     ) -> admin_pb2.DrainResponse:
         grace_s = self._settings.shutdown_grace_s
         if request.HasField("grace"):
-            grace_s = request.grace.ToTimedelta().total_seconds()
-        if grace_s < 0:
-            raise RequestInvalid("grace", "the time is negative")
+            grace_s = request.grace.seconds + request.grace.nanos / 1e9
+        if not 0 <= grace_s <= DURATION_S_MAX:
+            raise RequestInvalid("grace", f"{grace_s:g} s is not within 0 to {DURATION_S_MAX}")
         self._process.drain(grace_s)
         others = self._process.admission.running - 1  # this call is one of the running
         return admin_pb2.DrainResponse(calls_running=others)

@@ -21,7 +21,7 @@ from server.messages import (
     fingerprint_to,
     lane_from,
     matrix_to,
-    target_from,
+    targets_from,
     timing_to,
     truncation_from,
 )
@@ -57,11 +57,12 @@ class AttentionService(attention_pb2_grpc.AttentionServiceServicer):
         if truncation is Truncation.WINDOWS:
             raise RequestInvalid("truncation", "windows overlap; choose ERROR, HEAD or TAIL")
         lane = lane_from(request.priority, Lane.INTERACTIVE)
-        with naming(lambda _: "text"):
+        with naming(lambda _: "text", "text"):
             tokenized = await self._embedder.tokenize([request.text], truncation)
             refuse_long(tokenized.texts, truncation, encoder.tokens_max)
         window = tokenized.texts[0].windows[0]
-        rows = rows_from(request, window)
+        cost = len(request.text) * len(request.words)
+        rows = await self._embedder.aside(partial(rows_from, request, window), cost)
         self._check_size(plan, len(window.ids), len(rows))
         (shares,), timing = await self._embedder.ask(
             AttentionQuestion(plan, rows), [window], tokenized, lane
@@ -132,8 +133,7 @@ def numbers_from(field: str, numbers: Sequence[int], count: int) -> tuple[int, .
 def rows_from(request: attention_pb2.GetAttentionRequest, window: Window) -> tuple[int, ...]:
     """The tokens asked for by number and by word. Raises RequestInvalid."""
     wanted = set(numbers_from("rows", request.rows, len(window.ids)) if request.rows else ())
-    for index, target in enumerate(request.words):
-        span = target_from(request.text, target, f"words[{index}]")
+    for index, span in enumerate(targets_from(request.text, request.words, "words")):
         try:
             tokens = tokens_of(window, span)
         except WordNotInWindow:

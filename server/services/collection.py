@@ -40,12 +40,19 @@ class CollectionService(collection_pb2_grpc.CollectionServiceServicer):
     """A method reads: parse, ask the store in a thread, answer."""
 
     def __init__(
-        self, embedder: Embedder, store: Store, settings: Settings, executor: Executor
+        self,
+        embedder: Embedder,
+        store: Store,
+        settings: Settings,
+        executor: Executor,
+        maintenance: Executor,
     ) -> None:
+        """maintenance: for what reads or writes whole collections and may take minutes"""
         self._embedder = embedder
         self._store = store
         self._settings = settings
         self._executor = executor
+        self._maintenance = maintenance
         self._snapshots = Snapshots(settings.data)
 
     async def CreateCollection(
@@ -88,7 +95,7 @@ class CollectionService(collection_pb2_grpc.CollectionServiceServicer):
         self, request: collection_pb2.CreateSnapshotRequest, context: object
     ) -> collection_pb2.CreateSnapshotResponse:
         collection = await self._collection(request.collection)
-        name, snapshot, documents = await self._run(self._snapshots.create, collection)
+        name, snapshot, documents = await self._maintain(self._snapshots.create, collection)
         message = collection_pb2.Snapshot(
             name=name,
             sequence=snapshot.sequence,
@@ -106,14 +113,14 @@ class CollectionService(collection_pb2_grpc.CollectionServiceServicer):
     ) -> collection_pb2.RestoreSnapshotResponse:
         name = name_from(request.collection, "collection")
         path = await self._run(self._snapshots.path, request.snapshot, "snapshot")
-        restored = await self._run(lambda: collection_to(self._store.restore(path, name)))
+        restored = await self._maintain(lambda: collection_to(self._store.restore(path, name)))
         return collection_pb2.RestoreSnapshotResponse(collection=restored)
 
     async def CheckCollection(
         self, request: collection_pb2.CheckCollectionRequest, context: object
     ) -> collection_pb2.CheckCollectionResponse:
         collection = await self._collection(request.name)
-        verified, findings = await self._run(checked, collection)
+        verified, findings = await self._maintain(checked, collection)
         return collection_pb2.CheckCollectionResponse(
             findings=[
                 collection_pb2.Finding(
@@ -131,7 +138,7 @@ class CollectionService(collection_pb2_grpc.CollectionServiceServicer):
     ) -> collection_pb2.CompactCollectionResponse:
         collection = await self._collection(request.name)
         before = await self._run(statistics_to, collection)
-        await self._run(collection.compact)
+        await self._maintain(collection.compact)
         after = await self._run(statistics_to, collection)
         return collection_pb2.CompactCollectionResponse(before=before, after=after)
 
@@ -140,6 +147,9 @@ class CollectionService(collection_pb2_grpc.CollectionServiceServicer):
 
     async def _run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await in_thread(self._executor, function, *args, **kwargs)
+
+    async def _maintain(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await in_thread(self._maintenance, function, *args, **kwargs)
 
     def _described(self, name: str) -> collection_pb2.Collection:
         damage = self._store.damaged.get(name)

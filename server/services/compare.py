@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -64,17 +64,15 @@ class CompareService(compare_pb2_grpc.CompareServiceServicer):
                 truncation=Truncation.ERROR,
                 lane=lane,
             )
-        averaged = await self._averaged(texts)
+        kinds = {
+            compare_pb2.COMPARISON_KIND_AVERAGED: await self._averaged(texts),
+            compare_pb2.COMPARISON_KIND_SENTENCE: sentences.vectors,
+            compare_pb2.COMPARISON_KIND_CONTEXTUAL_WORD: _only_words(in_context),
+        }
         senses = [given.sense for given in request.inputs]
+        pairs = len(texts) * len(texts)
         return compare_pb2.CompareEmbeddingsResponse(
-            views=[
-                view_to(compare_pb2.COMPARISON_KIND_AVERAGED, view_of(averaged, senses)),
-                view_to(compare_pb2.COMPARISON_KIND_SENTENCE, view_of(sentences.vectors, senses)),
-                view_to(
-                    compare_pb2.COMPARISON_KIND_CONTEXTUAL_WORD,
-                    view_of(_only_words(in_context), senses),
-                ),
-            ],
+            views=await self._embedder.aside(partial(views_of, kinds, senses), pairs),
             spans=[span_to(span) for span in spans],
             layers=layers,
             fingerprint=fingerprint_to(in_context.fingerprint),
@@ -100,9 +98,12 @@ class CompareService(compare_pb2_grpc.CompareServiceServicer):
 
     def _table_means(self, texts: Sequence[str], tokenized: Tokenized) -> NDArray[np.float32]:
         means = []
-        for text, seen in zip(texts, tokenized.texts, strict=True):
+        for index, (text, seen) in enumerate(zip(texts, tokenized.texts, strict=True)):
             window = seen.windows[0]
             runs = places_of(seen, words(text)).slices.get(0, [])
+            if not runs:
+                problem = "holds no word that the model reads, and the average is of words"
+                raise RequestInvalid(f"inputs[{index}].text", problem)
             ids = np.concatenate([window.ids[run] for run in runs])
             means.append(self._embedder.encoder.static(ids).mean(axis=0))
         return np.stack(means)
@@ -123,6 +124,14 @@ def spans_of(request: compare_pb2.CompareEmbeddingsRequest) -> list[Span]:
             raise RequestInvalid(f"inputs[{index}].text", problem)
         spans.append(span)
     return spans
+
+
+def views_of(
+    kinds: Mapping[compare_pb2.ComparisonKind.ValueType, NDArray[np.float32]],
+    senses: Sequence[str],
+) -> list[compare_pb2.ComparisonView]:
+    """kinds: the vectors of each, (sentences, width)"""
+    return [view_to(kind, view_of(vectors, senses)) for kind, vectors in kinds.items()]
 
 
 def view_to(kind: compare_pb2.ComparisonKind.ValueType, view: View) -> compare_pb2.ComparisonView:

@@ -7,9 +7,9 @@ from concurrent.futures import Executor
 
 import server.store_errors  # noqa: F401  puts the index's errors into the table
 from index.collection import Collection
-from index.documents import Page
 from index.errors import DocumentNotFound
 from index.filter import Filter
+from index.paging import token_after
 from index.store import Store
 from index.validation import check_id
 from polyseme.v1 import document_pb2, document_pb2_grpc
@@ -19,7 +19,7 @@ from server.errors import LimitExceeded, RequestInvalid
 from server.filters import filter_from
 from server.ingest import Batch, Ingest
 from server.messages import lane_from, timing_to
-from server.pages import fitting_count, page_size_from
+from server.pages import fitting, page_size_from
 from server.settings import Settings
 from server.threads import in_thread
 from server.write_stream import answers
@@ -171,7 +171,7 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
             stored = collection.get(list(ids), with_vectors=with_vectors)
             for id, document in zip(ids, stored, strict=True):
                 if document is not None:
-                    documents.append(document_to(document))
+                    documents.append(document_to(document, collection.spec))
                 elif not allow_missing:
                     raise DocumentNotFound(id)
             return documents
@@ -188,19 +188,17 @@ class DocumentService(document_pb2_grpc.DocumentServiceServicer):
         with_vectors: bool,
     ) -> document_pb2.ListDocumentsResponse:
         """A page that fits into a message: shorter than asked for where texts are long."""
-
-        def page_of(size: int) -> Page:
-            return collection.list(
-                page_size=size, page_token=page_token, filter=filter, with_vectors=with_vectors
-            )
-
-        page = page_of(page_size)
-        documents = [document_to(stored) for stored in page.documents]
-        fitting = fitting_count(documents, int(PAGE_SHARE_MAX * self._settings.message_bytes_max))
-        if fitting < len(documents):
-            page, documents = page_of(fitting), documents[:fitting]
+        page = collection.list(
+            page_size=page_size, page_token=page_token, filter=filter, with_vectors=with_vectors
+        )
+        documents = fitting(
+            (document_to(stored, collection.spec) for stored in page.documents),
+            int(PAGE_SHARE_MAX * self._settings.message_bytes_max),
+        )
+        cut = len(documents) < len(page.documents)
         return document_pb2.ListDocumentsResponse(
-            documents=documents, next_page_token=page.next_page_token
+            documents=documents,
+            next_page_token=token_after(documents[-1].id, filter) if cut else page.next_page_token,
         )
 
 

@@ -22,6 +22,7 @@ from server.errors import (
 )
 from server.limits import check_count, check_text, check_texts
 from server.messages import (
+    counts_to,
     encoding_from,
     fingerprint_to,
     lane_from,
@@ -29,7 +30,7 @@ from server.messages import (
     matrix_to,
     plan_from,
     subword_pooling_from,
-    target_from,
+    targets_from,
     timing_to,
     truncation_from,
     wants_sense_space,
@@ -48,6 +49,10 @@ def inputs_name(index: int) -> str:
 
 def inputs_text_name(index: int) -> str:
     return f"inputs[{index}].text"
+
+
+def side_name(left: int, index: int) -> str:
+    return f"left[{index}]" if index < left else f"right[{index - left}]"
 
 
 class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
@@ -70,7 +75,6 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
             request_iterator,
             self._embed_streamed,
             in_flight_max=self._settings.stream_requests_max,
-            idle_s_max=self._settings.stream_idle_s_max,
         ):
             yield reply
 
@@ -80,15 +84,14 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         self._check_words_inputs(request.inputs)
         encoding = encoding_from(request.encoding, "encoding")
         embed = self._words_embedding(request)
-        characters = sum(len(given.text) for given in request.inputs)
+        # Each target of a text may make it be read once more.
+        cost = sum(len(given.text) * max(len(given.targets), 1) for given in request.inputs)
         inputs = await self._embedder.aside(
-            partial(wanted_words, request.inputs, self._settings.spans_max), characters
+            partial(wanted_words, request.inputs, self._settings.spans_max), cost
         )
         with naming(inputs_text_name):
             embedded = await embed(inputs)
-        return await self._embedder.aside(
-            partial(words_reply, request, embedded, encoding), characters
-        )
+        return await self._embedder.aside(partial(words_reply, request, embedded, encoding), cost)
 
     def _words_embedding(
         self, request: encoder_pb2.EmbedWordsRequest
@@ -141,12 +144,14 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
         pairs = request.mode == encoder_pb2.SIMILARITY_MODE_PAIRS
         self._check_sides(request, pairs)
         left, plan = len(request.left), plan_from(request.options, self._encoder)
-        with naming(lambda index: f"left[{index}]" if index < left else f"right[{index - left}]"):
+        together = "right" if request.right else "left"
+        with naming(partial(side_name, left), together):
             embedded = await self._embedder.embed(
                 [*request.left, *request.right],
                 plan,
                 lane_from(request.priority, Lane.INTERACTIVE),
             )
+        tokens = [counts_to(counts) for counts in embedded.counts]
         vectors = normalize(embedded.vectors)
         rows, columns = vectors[:left], vectors[left:] if request.right else vectors
         if pairs:
@@ -157,6 +162,8 @@ class EncoderService(encoder_pb2_grpc.EncoderServiceServicer):
             similarities=matrix_to(similarities),
             fingerprint=fingerprint_to(embedded.fingerprint),
             timing=timing_to(embedded.timing),
+            left_tokens=tokens[:left],
+            right_tokens=tokens[left:],
         )
 
     async def Tokenize(
@@ -254,10 +261,8 @@ def wanted_words(
     wanted: list[tuple[str, Sequence[Span]]] = []
     count = 0
     for index, given in enumerate(inputs):
-        spans = [
-            target_from(given.text, target, f"inputs[{index}].targets[{number}]")
-            for number, target in enumerate(given.targets)
-        ] or words(given.text)
+        targets = targets_from(given.text, given.targets, f"inputs[{index}].targets")
+        spans = targets or words(given.text)
         count += len(spans)
         if count > spans_max:
             raise LimitExceeded("inputs", count, spans_max, "words together, at least")

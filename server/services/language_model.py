@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from encoder.runtime import Graph, GraphMissing
 from encoder.tokenizer import Tokenizer, Truncation, Window
-from encoder.words import Span
 from polyseme.v1 import language_model_pb2, language_model_pb2_grpc
 from server.batching import Lane
 from server.embedder import Embedder, Timings, Tokenized, refuse_long
@@ -39,6 +38,7 @@ from server.settings import Settings
 
 DEFAULT_MARK = "[MASK]"
 DEFAULT_GUESSES = 5
+GUESS_COST = 50  # characters that can be tokenized while a guess is spelled
 
 Request = language_model_pb2.FillMaskRequest | language_model_pb2.SubstituteRequest
 
@@ -50,6 +50,10 @@ class Filled:
     choices: list[list[Choice]]
     tokenized: Tokenized
     timing: Timings
+
+    @property
+    def guesses(self) -> int:
+        return sum(len(choice.guesses) for choices in self.choices for choice in choices)
 
 
 class LanguageModelService(language_model_pb2_grpc.LanguageModelServiceServicer):
@@ -75,21 +79,9 @@ class LanguageModelService(language_model_pb2_grpc.LanguageModelServiceServicer)
         masks = sum(len(text.spans) for text in masked)
         check_count("inputs", masks, self._settings.masks_max, "masks together")
         filled = await self._fill(masked, request, self._plain, [None] * len(masked))
+        reply = partial(self._filled_masks, masked, filled)
         return language_model_pb2.FillMaskResponse(
-            results=[
-                language_model_pb2.FillMaskResult(
-                    masks=[
-                        language_model_pb2.FilledMask(
-                            span=span_to(span), guesses=map(self._guess, choice.guesses)
-                        )
-                        for span, choice in zip(text.spans, choices, strict=True)
-                    ],
-                    tokens=counts_to(counts),
-                )
-                for text, choices, counts in zip(
-                    masked, filled.choices, filled.tokenized.counts, strict=True
-                )
-            ],
+            results=await self._embedder.aside(reply, filled.guesses * GUESS_COST),
             fingerprint=fingerprint_to(self._embedder.encoder.fingerprint()),
             timing=timing_to(filled.timing),
         )
@@ -100,28 +92,14 @@ class LanguageModelService(language_model_pb2_grpc.LanguageModelServiceServicer)
         mask_id = self._mask_id()
         self._check_inputs(request.inputs)
         own = self._tokenizer.tokens([mask_id])[0]
-        texts = [given.text for given in request.inputs]
-        spans = await self._embedder.aside(
-            partial(target_spans, request.inputs), sum(map(len, texts))
+        characters = sum(len(given.text) for given in request.inputs)
+        masked, words = await self._embedder.aside(
+            partial(substituted, request.inputs, own, self._tokenizer), characters
         )
-        masked = [masked_at(text, [span], own) for text, span in zip(texts, spans, strict=True)]
-        words = [
-            single_token(self._tokenizer, text[span.start : span.end])
-            for text, span in zip(texts, spans, strict=True)
-        ]
         filled = await self._fill(masked, request, self._words, words)
+        reply = partial(self._substitutes, masked, filled)
         return language_model_pb2.SubstituteResponse(
-            results=[
-                language_model_pb2.SubstituteResult(
-                    span=span_to(span),
-                    guesses=map(self._guess, choice.guesses),
-                    word=None if choice.word is None else self._guess(choice.word),
-                    tokens=counts_to(counts),
-                )
-                for span, (choice,), counts in zip(
-                    spans, filled.choices, filled.tokenized.counts, strict=True
-                )
-            ],
+            results=await self._embedder.aside(reply, filled.guesses * GUESS_COST),
             fingerprint=fingerprint_to(self._embedder.encoder.fingerprint()),
             timing=timing_to(filled.timing),
         )
@@ -136,7 +114,8 @@ class LanguageModelService(language_model_pb2_grpc.LanguageModelServiceServicer)
         """words: for each text the token that its mask hides, if it is to be scored too"""
         guesses_max = self._guesses_max(request)
         if request.candidates:
-            allowed = self._candidates(request.candidates)
+            read = partial(self._candidates, request.candidates)
+            allowed = await self._embedder.aside(read, sum(map(len, request.candidates)))
         truncation = truncation_from(request.truncation, "truncation")
         if truncation is Truncation.WINDOWS:
             raise RequestInvalid("truncation", "windows overlap; choose ERROR, HEAD or TAIL")
@@ -227,6 +206,39 @@ class LanguageModelService(language_model_pb2_grpc.LanguageModelServiceServicer)
             refuse_long(tokenized.texts, truncation, self._embedder.encoder.tokens_max)
         return tokenized
 
+    def _filled_masks(
+        self, masked: Sequence[Masked], filled: Filled
+    ) -> list[language_model_pb2.FillMaskResult]:
+        return [
+            language_model_pb2.FillMaskResult(
+                masks=[
+                    language_model_pb2.FilledMask(
+                        span=span_to(span), guesses=map(self._guess, choice.guesses)
+                    )
+                    for span, choice in zip(text.spans, choices, strict=True)
+                ],
+                tokens=counts_to(counts),
+            )
+            for text, choices, counts in zip(
+                masked, filled.choices, filled.tokenized.counts, strict=True
+            )
+        ]
+
+    def _substitutes(
+        self, masked: Sequence[Masked], filled: Filled
+    ) -> list[language_model_pb2.SubstituteResult]:
+        return [
+            language_model_pb2.SubstituteResult(
+                span=span_to(text.spans[0]),
+                guesses=map(self._guess, choice.guesses),
+                word=None if choice.word is None else self._guess(choice.word),
+                tokens=counts_to(counts),
+            )
+            for text, (choice,), counts in zip(
+                masked, filled.choices, filled.tokenized.counts, strict=True
+            )
+        ]
+
     def _guess(self, guess: Guess) -> language_model_pb2.Guess:
         return language_model_pb2.Guess(
             text=self._tokenizer.decode([guess.token_id]).strip(),
@@ -247,12 +259,20 @@ def masked_texts(texts: Sequence[str], mark: str, own: str) -> list[Masked]:
     return masked
 
 
-def target_spans(inputs: Sequence[language_model_pb2.SubstituteInput]) -> list[Span]:
-    """Where each input's word stands. Raises RequestInvalid."""
-    return [
-        target_from(given.text, given.target, f"inputs[{index}].target")
-        for index, given in enumerate(inputs)
-    ]
+def substituted(
+    inputs: Sequence[language_model_pb2.SubstituteInput], own: str, tokenizer: Tokenizer
+) -> tuple[list[Masked], list[int | None]]:
+    """Each text with a mask for its word, and the word's token if it is one.
+
+    Raises RequestInvalid where a word does not stand in its text.
+    """
+    masked: list[Masked] = []
+    words: list[int | None] = []
+    for index, given in enumerate(inputs):
+        span = target_from(given.text, given.target, f"inputs[{index}].target")
+        masked.append(masked_at(given.text, [span], own))
+        words.append(single_token(tokenizer, given.text[span.start : span.end]))
+    return masked, words
 
 
 def vocabulary_parts(

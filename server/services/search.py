@@ -6,19 +6,21 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
 from google.rpc import status_pb2
 
 import server.store_errors  # noqa: F401  puts the index's errors into the table
 from index.collection import Collection
 from index.documents import Fusion, Hit, Query, SearchMode, SearchResult
-from index.errors import SequenceNotReached, StoreError
+from index.errors import SequenceNotReached
 from index.filter import Filter
+from index.spec import CollectionSpec
 from index.store import Store
 from polyseme.v1 import search_pb2, search_pb2_grpc
 from server.call import request_id
 from server.embedder import Embedder, Lane, Timings
-from server.errors import CallRefused, LimitExceeded, RequestInvalid, status_of
+from server.errors import LimitExceeded, RequestInvalid, status_of
 from server.filters import filter_from
 from server.highlight import Highlight, lexical_highlights, semantic_highlights
 from server.hits import Wanted, kept, response_to
@@ -139,15 +141,11 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
     async def _resolve_each(
         self, collection: Collection, asked: Sequence[Asked], options: Options, lane: Lane
     ) -> list[Sought | status_pb2.Status]:
-        """Each by itself; the batcher puts their texts together again."""
-
-        async def resolved(one: Asked) -> Sought | status_pb2.Status:
-            try:
-                return (await self._resolve(collection, [one], options, lane))[0]
-            except (CallRefused, StoreError) as error:
-                return status_of(error, request_id())
-
-        return await asyncio.gather(*(resolved(one) for one in asked))
+        """With a status for each that cannot be answered."""
+        found = await self._resolver.resolve_each(
+            collection, asked, options.wanted.mode, options.lexical_text, lane
+        )
+        return [one if isinstance(one, Sought) else status_of(one, request_id()) for one in found]
 
     async def _answer(
         self, collection: Collection, sought: Sequence[Sought], options: Options, lane: Lane
@@ -170,12 +168,12 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
             )
         else:
             highlighted = [_UNLIT] * len(hits)
+        told = (results, hits, sought, highlighted)
+        told_as = partial(_responses, wanted=options.wanted, spec=collection.spec)
         if sum(map(len, hits)) <= HITS_INLINE_MAX:
-            responses = _responses(results, hits, sought, options, highlighted)
+            responses = told_as(*told)
         else:
-            responses = await in_thread(
-                self._executor, _responses, results, hits, sought, options, highlighted
-            )
+            responses = await in_thread(self._executor, told_as, *told)
         if plan is not None and self._translating is not None:
             await translate_hits(self._translating, plan, responses, hits, lane)
         return responses
@@ -223,6 +221,9 @@ def options_from(options: search_pb2.SearchOptions, queries: int, settings: Sett
         with_vectors=options.with_vectors,
         explain=options.explain,
     )
+    if wanted.k * queries > settings.hits_max:
+        hits = wanted.k * queries
+        raise LimitExceeded("options.k", hits, settings.hits_max, "hits of all queries")
     if options.highlight and wanted.k * queries > HIGHLIGHTED_HITS_MAX:
         raise LimitExceeded(
             "options.k", wanted.k * queries, HIGHLIGHTED_HITS_MAX, "hits with highlights"
@@ -259,6 +260,7 @@ def query_of(sought: Sought, options: Options) -> Query:
         k=wanted.k + (sought.excluded is not None),
         exact=options.exact,
         min_sequence=options.min_sequence,
+        score_min=wanted.score_min,
         with_documents=not wanted.ids_only
         or wanted.with_vectors
         or options.highlight
@@ -281,11 +283,15 @@ def _responses(
     results: Sequence[SearchResult],
     hits: Sequence[Sequence[Hit]],
     sought: Sequence[Sought],
-    options: Options,
     highlighted: Sequence[Highlighted],
+    *,
+    wanted: Wanted,
+    spec: CollectionSpec,
 ) -> list[search_pb2.SearchResponse]:
     return [
-        response_to(result, found, one, options.wanted, highlights=highlights, highlighting=timings)
+        response_to(
+            result, found, one, wanted, spec=spec, highlights=highlights, highlighting=timings
+        )
         for result, found, one, (highlights, timings) in zip(
             results, hits, sought, highlighted, strict=True
         )

@@ -50,7 +50,7 @@ class SenseService(sense_pb2_grpc.SenseServiceServicer):
             partial(examples_from, request.examples, self._settings), characters
         )
         self._check_reply(examples)
-        with naming(lambda index: f"examples[{index}].text"):
+        with naming(lambda index: f"examples[{index}].text", "examples"):
             embedded = await self._embedder.sense_words(
                 [(example.text, [example.span]) for example in examples],
                 subword_pooling=SubwordPooling.MEAN,

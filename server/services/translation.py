@@ -61,7 +61,6 @@ class TranslationService(translation_pb2_grpc.TranslationServiceServicer):
             request_iterator,
             self._begun,
             in_flight_max=self._settings.stream_requests_max,
-            idle_s_max=self._settings.stream_idle_s_max,
         ):
             async with aclosing(answers):
                 async for answer in answers:

@@ -1,12 +1,16 @@
+import time
+
 import numpy as np
 import pytest
 import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
+import encoder.words
 from encoder.tokenizer import Tokenizer, Truncation
 from encoder.words import (
     SubwordPooling,
+    WordFinder,
     WordNotFound,
     WordNotInWindow,
     find_any_case,
@@ -88,6 +92,29 @@ def test_a_word_inside_another_does_not_count():
     assert find_word(text, "apple", 1).start == 23
     with pytest.raises(WordNotFound, match=r"occurrence 2 of 'apple' .* the text has 2"):
         find_word(text, "apple", 2)
+
+
+def test_a_text_is_cut_once_however_many_words_are_looked_for(monkeypatch):
+    cut = []
+    segments = encoder.words._segments
+    monkeypatch.setattr(encoder.words, "_segments", lambda text: cut.append(text) or segments(text))
+
+    finder = WordFinder("apples and pears and plums")
+    found = [finder.find("and", occurrence).start for occurrence in (0, 1, 0, 1)]
+    found.append(finder.find("plums").start)
+
+    assert found == [7, 17, 7, 17, 21]
+    assert len(cut) == 1
+
+
+def test_a_part_of_one_huge_word_is_looked_for_only_where_words_begin():
+    finder = WordFinder("a" * 50_000)
+
+    started = time.process_time()
+    for length in range(2, 300):
+        with pytest.raises(WordNotFound):
+            finder.find("a" * length)
+    assert time.process_time() - started < 1  # looked for everywhere, half a minute
 
 
 def test_several_words_are_found_as_one():

@@ -2,17 +2,28 @@
 
 import asyncio
 import hashlib
+from pathlib import Path
 
 import grpc
 import httpx
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from encoder.manifest import ModelDamaged, ModelNotFound
-from polyseme.v1 import admin_pb2, common_pb2, encoder_pb2, encoder_pb2_grpc
-from server.app import SERVICES, AddressUnavailable, Application, TlsFilesUnreadable, running
+from index.errors import DataDamaged, StorageFailed
+from polyseme.v1 import (
+    admin_pb2,
+    collection_pb2,
+    common_pb2,
+    document_pb2,
+    encoder_pb2,
+    encoder_pb2_grpc,
+)
+from server.app import SERVICES, AddressUnavailable, Application, running
+from server.tls import TlsFilesUnreadable
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -198,6 +209,9 @@ async def test_before_the_model_is_loaded_nothing_serves(settings_with):
             assert reason(error) == "NOT_READY"
             assert detail(error, error_details_pb2.RetryInfo)
 
+        made_up = channel.unary_unary("/polyseme.v1.EncoderService/MadeUp")
+        assert (await refused(made_up(b""))).code() is grpc.StatusCode.UNIMPLEMENTED
+
         await application.load()
         assert await health_of(channel) == "SERVING"
         assert await stub.Embed(Request(inputs=["a"]))
@@ -257,6 +271,45 @@ async def test_a_bug_tells_the_caller_nothing_but_the_request_id(serving, monkey
     (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert line.fields["request_id"] == request_id
     assert "a secret" in str(line.exc_info[1])
+
+
+FAILURES = [
+    (StorageFailed(Path("/data/a.sqlite3"), "I/O error"), "STORAGE_FAILED"),
+    (DataDamaged(Path("/data/a.sqlite3"), "I/O error"), "DATA_DAMAGED"),
+    (MemoryError("/data/a.sqlite3: I/O error"), "OUT_OF_MEMORY"),
+]
+
+
+@pytest.mark.parametrize(("failure", "told"), FAILURES, ids=[told for _, told in FAILURES])
+async def test_of_a_failed_disk_the_log_has_the_path_and_the_caller_has_not(
+    stubs, monkeypatch, caplog, failure, told
+):
+    def broken(*_, **__):
+        raise failure
+
+    name = told.lower().replace("_", "-")
+    given = collection_pb2.Collection(name=name, external={"dimensions": 2})
+    create = collection_pb2.CreateCollectionRequest(collection=given)
+    await stubs.collections.CreateCollection(create)
+    monkeypatch.setattr("index.collection.Collection.upsert", broken)
+    vector = common_pb2.Vector(values=[1, 2])
+    write = {"collection": name, "documents": [document_pb2.Document(id="1", vector=vector)]}
+
+    once = document_pb2.UpsertDocumentsRequest(**write)
+    unary = (await refused(stubs.documents.UpsertDocuments(once))).trailing_metadata()
+    stream = stubs.documents.WriteStream(iter([document_pb2.WriteStreamRequest(**write)]))
+    try:
+        streamed = (await _first(stream)).error.SerializeToString()
+    except grpc.aio.AioRpcError as error:  # what is no answer to a message ends the stream
+        streamed = dict(error.trailing_metadata())["grpc-status-details-bin"]
+
+    for details in (dict(unary)["grpc-status-details-bin"], streamed):
+        assert told.encode() in details
+        assert b"/data" not in details
+    lines = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(lines) == 2
+    assert all("/data/a.sqlite3" in str(line.exc_info[1]) for line in lines)
+    assert all(line.fields["request_id"] for line in lines)
 
 
 async def test_the_log_has_a_line_a_call_and_no_text(serving, caplog):
@@ -346,6 +399,20 @@ async def test_unreadable_tls_files_are_an_error(settings_with, tmp_path):
             pass
 
 
+async def test_tls_files_that_hold_something_else_are_named(settings_with, certificate, tmp_path):
+    cert, key = certificate
+    other = tmp_path / "other.pem"
+    other.write_text("not in PEM\n")
+    for files in (
+        {"tls_cert": other, "tls_key": key},
+        {"tls_cert": cert, "tls_key": other},
+        {"tls_cert": cert, "tls_key": key, "tls_client_ca": other},
+    ):
+        with pytest.raises(TlsFilesUnreadable, match=r"other\.pem"):
+            async with running(settings_with(**files)):
+                pass
+
+
 # ---- the HTTP side
 
 
@@ -373,11 +440,23 @@ async def test_draining_refuses_new_calls_and_finishes_the_running_ones(serving)
 
         assert reply.calls_running == 1
         assert await health_of(leaving.channel) == "NOT_SERVING"
+        info = await leaving.admin.GetServerInfo(admin_pb2.GetServerInfoRequest())
+        assert info.draining
         error = await refused(leaving.encoder.Embed(Request(inputs=["late"])))
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert reason(error) == "DRAINING"
         assert detail(error, error_details_pb2.RetryInfo)
         assert len((await slow).embeddings) == 10
+
+
+@pytest.mark.parametrize("seconds", [-1, 10**15])
+async def test_a_grace_that_no_duration_can_have_is_refused(stubs, seconds):
+    request = admin_pb2.DrainRequest(grace=Duration(seconds=seconds))
+
+    error = await refused(stubs.admin.Drain(request))
+
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert await health_of(stubs.channel) == "SERVING"
 
 
 @pytest.mark.parametrize("messages", [0, 3])

@@ -446,6 +446,31 @@ async def test_a_small_call_does_not_wait_for_all_of_a_large_one(batcher, model)
     assert order.index([2]) == 2
 
 
+async def test_all_workers_share_the_batches_of_one_call():
+    together = threading.Barrier(4)
+
+    def compute(kind, items):
+        together.wait(timeout=5)  # for three others, who are at a batch of their own
+        return items
+
+    batcher = Batcher(
+        compute,
+        lambda item: 100,
+        tokens_max=100,
+        queue_max=20,
+        bulk_age_s_max=0.2,
+        bulk_batch_s_max=1.0,
+        workers=4,
+    )
+    await asyncio.sleep(0.1)  # until all wait: who is only starting looks for work anyway
+    try:
+        computed = await batcher.submit(range(20), kind=None, lane=Lane.INTERACTIVE)
+    finally:
+        await batcher.close()
+
+    assert computed.results == list(range(20))
+
+
 async def test_a_failed_batch_fails_its_own_callers_only(batcher, model):
     first = await busy(batcher, model)
     bad = submit(batcher, ["poison"])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from polyseme.v1 import compare_pb2
+from polyseme.v1 import common_pb2, compare_pb2, encoder_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -88,3 +88,13 @@ async def test_compare_refuses(stubs, word, inputs, field):
     request = compare_pb2.CompareEmbeddingsRequest(word=word, inputs=map(sentence, inputs))
 
     assert await refused_field(stubs.compare.CompareEmbeddings(request)) == field
+
+
+async def test_a_sentence_of_dots_alone_has_no_average_and_is_refused(stubs):
+    dots = encoder_pb2.WordTarget(span=common_pb2.Span(start=0, end=3))
+    request = compare_pb2.CompareEmbeddingsRequest(
+        word="apple",
+        inputs=[sentence("An apple"), compare_pb2.CompareInput(text="...", target=dots)],
+    )
+
+    assert await refused_field(stubs.compare.CompareEmbeddings(request)) == "inputs[1].text"

@@ -224,10 +224,18 @@ async def test_a_megabyte_of_text_is_read_in_windows(stubs):
 
 
 async def test_all_the_tokens_of_a_call_have_a_limit(serving):
+    texts = ["some words to read"] * 20
     async with serving(call_tokens_max=100) as small:
-        error = await refused(small.encoder.Embed(Request(inputs=["some words to read"] * 20)))
-
-    assert reason(error) == "LIMIT_EXCEEDED"
+        both = encoder_pb2.SimilarityRequest(left=texts, right=texts)
+        one = encoder_pb2.SimilarityRequest(left=texts)
+        for call, field in (
+            (small.encoder.Embed(Request(inputs=texts)), "inputs"),
+            (small.encoder.Similarity(both), "right"),
+            (small.encoder.Similarity(one), "left"),
+        ):
+            error = await refused(call)
+            assert reason(error) == "LIMIT_EXCEEDED"
+            assert bad_field(error) == field
 
 
 async def test_invalid_utf8_is_a_clear_refusal(stubs):
@@ -493,6 +501,17 @@ async def test_similarity_of_pairs_is_one_column(stubs):
 
     assert matrix(reply.similarities).shape == (2, 1)
     assert matrix(reply.similarities)[0, 0] == pytest.approx(1, abs=1e-6)
+
+
+async def test_similarity_says_which_texts_were_cut_on_both_sides(stubs):
+    request = encoder_pb2.SimilarityRequest(left=["short", "long " * 400], right=["long " * 300])
+    request.options.truncation = common_pb2.TRUNCATION_POLICY_HEAD
+
+    reply = await stubs.encoder.Similarity(request)
+
+    assert [tokens.truncated for tokens in reply.left_tokens] == [False, True]
+    assert [tokens.truncated for tokens in reply.right_tokens] == [True]
+    assert reply.right_tokens[0].tokens_total == 302
 
 
 async def test_similarity_with_itself_is_symmetric(stubs):

@@ -7,7 +7,7 @@ from tokenizers import models, pre_tokenizers, processors
 
 from encoder.tokenizer import Tokenizer, Truncation
 from encoder.words import span_at
-from server.filling import hidden, masked_at, most_probable, with_masks
+from server.filling import hidden, masked_at, most_probable, single_token, with_masks
 
 MASK_ID = 4
 
@@ -36,6 +36,14 @@ def sentencepiece(tmp_path):
 def window_of(tokenizer, text):
     (seen,) = tokenizer.encode([text], tokens_max=64, truncation=Truncation.HEAD)
     return seen.windows[0]
+
+
+def test_a_word_is_one_token_and_megabytes_are_none_without_being_read(sentencepiece, monkeypatch):
+    assert single_token(sentencepiece, "An") == sentencepiece.id_of("▁An")
+    assert single_token(sentencepiece, "An a") is None
+
+    monkeypatch.setattr(sentencepiece, "encode", None)  # to call it would be a TypeError
+    assert single_token(sentencepiece, "An " * 500_000) is None
 
 
 @given(parts=st.lists(st.text(alphabet="aü🍎 ", max_size=5), min_size=1, max_size=6))

@@ -86,6 +86,10 @@ def vector(values, **fields):
             "v.dimensions",
         ),
         (
+            common_pb2.Vector(encoding=common_pb2.VECTOR_ENCODING_BINARY, dimensions=-3),
+            "v.dimensions",
+        ),
+        (
             common_pb2.Vector(data=b"\1", encoding=common_pb2.VECTOR_ENCODING_FLOAT_LIST),
             "v.data",
         ),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -14,7 +15,7 @@ import pytest_asyncio
 from google.protobuf import message_factory
 from google.rpc import error_details_pb2, status_pb2
 
-from polyseme.v1 import encoder_pb2
+from polyseme.v1 import admin_pb2, encoder_pb2
 from server.auth import Scope, append, new_key
 from server.command import main
 from server.rates import BURST_S
@@ -144,6 +145,50 @@ async def test_a_stream_beyond_its_rate_waits_instead(serving, tmp_path, monkeyp
     assert not any(reply.HasField("error") for reply in replies)
     # The last message begins when the two before it and the entrance are paid, less the burst.
     assert took_s > (2 * 600 + 16) / 400 - 0.5
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def indebted(serving, tmp_path, monkeypatch):
+    """A server that ends idle streams soon, and a stream that has to wait for two seconds before
+    its second message is answered."""
+    monkeypatch.setattr("server.rates.BURST_S", 0.5)
+    secret, key = new_key("stream", [Scope.READ], 100)
+    admin, admins_key = new_key("admin", [Scope.ADMIN], None)
+    for one in (key, admins_key):
+        append(tmp_path / "keys", one)
+    request = encoder_pb2.EmbedStreamRequest(
+        request=encoder_pb2.EmbedRequest(inputs=["an apple a day"] * 40)  # 240 tokens
+    )
+    async with serving(api_keys=tmp_path / "keys", stream_idle_s_max=1.0) as stubs:
+        stream = stubs.encoder.EmbedStream(metadata=bearer(secret))
+        await stream.write(request)
+        assert (await stream.read()).HasField("response")
+        await stream.write(request)
+        drain = partial(stubs.admin.Drain, admin_pb2.DrainRequest(), metadata=bearer(admin))
+        yield stream, drain
+
+
+async def test_a_stream_that_waits_until_it_has_paid_is_not_idle(indebted):
+    stream, _ = indebted
+    began = asyncio.get_running_loop().time()
+
+    assert (await stream.read()).HasField("response")
+
+    assert asyncio.get_running_loop().time() - began > 1.2  # idle after 1 s
+    await stream.done_writing()
+    assert await stream.read() is grpc.aio.EOF
+
+
+async def test_a_stream_in_debt_is_sent_elsewhere_at_once_when_the_server_goes_home(indebted):
+    stream, drain = indebted
+    began = asyncio.get_running_loop().time()
+
+    await drain()
+
+    with pytest.raises(grpc.aio.AioRpcError) as ending:
+        await stream.read()
+    assert details_of(ending.value)["ErrorInfo"].reason == "DRAINING"
+    assert asyncio.get_running_loop().time() - began < 0.9
 
 
 async def test_who_is_turned_away_leaves_a_line_that_names_all_but_the_key(guarded, keys, caplog):

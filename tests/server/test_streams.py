@@ -3,7 +3,6 @@ import contextlib
 
 import pytest
 
-from server.errors import StreamIdle
 from server.streams import in_order
 
 
@@ -18,10 +17,7 @@ async def test_answers_come_in_order_though_work_ends_in_another():
         await asyncio.sleep(0.01 * (number % 3))
         return number * 2
 
-    replies = [
-        reply
-        async for reply in in_order(requests_of(20, []), answer, in_flight_max=4, idle_s_max=5)
-    ]
+    replies = [reply async for reply in in_order(requests_of(20, []), answer, in_flight_max=4)]
 
     assert replies == [number * 2 for number in range(20)]
 
@@ -33,7 +29,7 @@ async def test_nothing_is_read_while_enough_is_unanswered():
         started.append(number)
         await asyncio.sleep(60)
 
-    replies = in_order(requests_of(20, read), answer, in_flight_max=3, idle_s_max=5)
+    replies = in_order(requests_of(20, read), answer, in_flight_max=3)
     reading = asyncio.ensure_future(anext(replies))
     await asyncio.sleep(0.05)
     assert read == started == [0, 1, 2]
@@ -55,7 +51,7 @@ async def test_work_is_cancelled_when_the_stream_ends_early():
             raise
         return number
 
-    replies = in_order(requests_of(20, []), answer, in_flight_max=3, idle_s_max=5)
+    replies = in_order(requests_of(20, []), answer, in_flight_max=3)
     assert await anext(replies) == 0
     await asyncio.sleep(0.01)
     await replies.aclose()
@@ -63,26 +59,11 @@ async def test_work_is_cancelled_when_the_stream_ends_early():
     assert sorted(cancelled) == [1, 2]  # in any order
 
 
-async def test_a_caller_who_falls_silent_is_told():
-    async def silence():
-        yield 1
-        await asyncio.sleep(60)
-
-    async def answer(number):
-        return number
-
-    replies = in_order(silence(), answer, in_flight_max=3, idle_s_max=0.05)
-
-    assert await anext(replies) == 1
-    with pytest.raises(StreamIdle):
-        await anext(replies)
-
-
 async def test_an_error_of_the_work_ends_the_stream():
     async def answer(number):
         raise ZeroDivisionError
 
-    replies = in_order(requests_of(3, []), answer, in_flight_max=2, idle_s_max=5)
+    replies = in_order(requests_of(3, []), answer, in_flight_max=2)
 
     with pytest.raises(ZeroDivisionError):
         await anext(replies)

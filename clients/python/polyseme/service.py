@@ -44,6 +44,7 @@ class Limits:
     beams_max: int
     translation_tokens_max: int
     senses_max: int
+    hits_max: int  # of one call, all its queries together; 0 from servers that have no such limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +214,7 @@ def _limits_from(limits: admin_pb2.Limits) -> Limits:
         beams_max=limits.beams_max,
         translation_tokens_max=limits.translation_tokens_max,
         senses_max=limits.senses_max,
+        hits_max=limits.hits_max,
     )
 
 

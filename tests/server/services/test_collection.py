@@ -1,12 +1,15 @@
 """CollectionService over a real socket."""
 
+import asyncio
 import re
 import sqlite3
+import threading
 
 import grpc
 import pytest
 
-from polyseme.v1 import collection_pb2, common_pb2
+from index import snapshots
+from polyseme.v1 import collection_pb2, common_pb2, document_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -186,6 +189,22 @@ async def test_a_change_of_what_someone_else_has_changed_is_refused(server, refu
     assert (await get(server, name)).collection.description == "theirs"
 
 
+async def test_a_prompt_that_leaves_no_half_of_a_window_for_texts_is_refused(server, refusal):
+    """As it would be with every text; 200 of 256 tokens."""
+    long = "word " * 200
+    name = await server.create()
+
+    for prompt in ("documentPrompt", "queryPrompt"):
+        refused = await refusal(server.create(embedding={prompt: long}))
+        assert refused.fields in (
+            ["collection.embedding.document_prompt"],
+            ["collection.embedding.query_prompt"],
+        )
+    update = collection_pb2.UpdateCollectionRequest(name=name, query_prompt=long)
+    refused = await refusal(server.collections.UpdateCollection(update))
+    assert refused.fields == ["query_prompt"]
+
+
 async def test_a_query_prompt_for_callers_vectors_is_refused(server, refusal):
     name = await server.create(external={"dimensions": 3})
     request = collection_pb2.UpdateCollectionRequest(name=name, query_prompt="query: ")
@@ -272,6 +291,35 @@ async def test_a_sound_collection_has_no_findings_and_says_what_was_verified(ser
 
     assert list(checked.findings) == []
     assert any("5 documents" in line for line in checked.verified)
+
+
+async def test_restores_keep_nobody_else_waiting(server, monkeypatch):
+    name = await server.apples()
+    saved = await server.collections.CreateSnapshot(
+        collection_pb2.CreateSnapshotRequest(collection=name)
+    )
+    opened = threading.Event()
+    verify = snapshots.verify
+    monkeypatch.setattr(snapshots, "verify", lambda path: opened.wait(30) and verify(path))
+
+    restoring = [
+        server.collections.RestoreSnapshot(
+            collection_pb2.RestoreSnapshotRequest(
+                snapshot=saved.snapshot.name, collection=f"{name}-again-{number}"
+            )
+        )
+        for number in range(2 * server.settings.search_workers)
+    ]
+    try:
+        request = document_pb2.CountDocumentsRequest(collection=name)
+        await asyncio.sleep(0.1)  # they are in their threads, or wait for one
+        counted = await server.documents.CountDocuments(request, timeout=10)
+    finally:
+        opened.set()
+
+    assert counted.count == 5
+    for restored in await asyncio.gather(*restoring):
+        assert restored.collection.statistics.documents == 5
 
 
 async def test_compaction_keeps_what_is_alive(server, ids):

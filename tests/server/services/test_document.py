@@ -8,6 +8,7 @@ import pytest
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from index.errors import DirectoryInUse
+from index.records import Record
 from polyseme.v1 import collection_pb2, common_pb2, document_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -93,6 +94,34 @@ async def test_own_vectors_and_texts_to_be_embedded_go_together_in_one_write(ser
 
     assert values_of((await server.get(name, "own", with_vector=True)).vector)[0] == 1
     assert values_of((await server.get(name, "text", with_vector=True)).vector)[0] != 1
+
+
+@pytest.mark.parametrize(
+    "kind", [{}, {"external": {"dimensions": 384, "fingerprint": "theirs"}}], ids=["ours", "theirs"]
+)
+async def test_documents_with_their_vectors_can_be_written_back_as_they_came(server, kind):
+    name = await server.create(**kind)
+    own = {"vector": [1.0] + [0.0] * 383, "fingerprint": "theirs"} if kind else {}
+    await server.put(name, {id: {"text": "An apple.", **own} for id in "ab"})
+
+    got = await server.get(name, "a", with_vector=True)
+    listed = await server.documents.ListDocuments(
+        document_pb2.ListDocumentsRequest(collection=name, with_vectors=True)
+    )
+    several = await server.documents.BatchGetDocuments(
+        document_pb2.BatchGetDocumentsRequest(collection=name, ids=["a"], with_vectors=True)
+    )
+    searched = await server.search(name, "apple", mode="SEARCH_MODE_LEXICAL", with_vectors=True)
+    found = [listed.documents, several.documents, [hit.document for hit in searched.hits]]
+    for documents in ([got], *found):
+        written = await server.documents.UpsertDocuments(
+            document_pb2.UpsertDocumentsRequest(collection=name, documents=documents)
+        )
+        assert written.updated == len(documents)
+
+    again = await server.get(name, "a", with_vector=True)
+    assert again.vector == got.vector
+    assert (await server.get(name, "a")).vector_fingerprint == ""
 
 
 async def test_documents_are_written_in_the_bulk_lane_too(server):
@@ -408,6 +437,46 @@ async def test_a_filter_narrows_lists_and_counts(server):
     assert (await count(server, name, FRUIT)).count == 2
     assert (await count(server, name)).count == 5
     assert (await count(server, name)).sequence == 1
+
+
+async def test_a_list_reads_about_as_much_as_a_message_holds(serving_from, tmp_path, monkeypatch):
+    read = []
+    crc = Record.crc
+    monkeypatch.setattr(Record, "crc", lambda self: read.append(len(self.text)) or crc(self))
+    async with serving_from(tmp_path, message_bytes_max=20_000) as server:
+        name = await server.create(external={"dimensions": 1})
+        for number in range(10):
+            texts = {f"{number}-{i}": {"text": "x" * 1_500, "vector": [1]} for i in range(10)}
+            await server.put(name, texts)
+        read.clear()
+
+        request = document_pb2.ListDocumentsRequest(collection=name, page_size=100)
+        page = await server.documents.ListDocuments(request)
+
+    assert len(page.documents) == 11
+    assert page.next_page_token
+    assert sum(read) <= 1.1 * 20_000
+
+
+async def test_more_documents_than_a_message_holds_are_refused_before_they_are_read(
+    serving_from, tmp_path, monkeypatch, refusal
+):
+    async with serving_from(tmp_path, message_bytes_max=20_000) as server:
+        name = await server.create(external={"dimensions": 1})
+        for id in "abcdefghij":
+            await server.put(name, {id: {"text": "x" * 9_000, "vector": [1]}})
+        read = []
+        crc = Record.crc
+        monkeypatch.setattr(Record, "crc", lambda self: read.append(self.id) or crc(self))
+
+        request = document_pb2.BatchGetDocumentsRequest(collection=name, ids="abcdefghij")
+        several = await refusal(server.documents.BatchGetDocuments(request))
+        query = {"vector": {"vector": {"values": [1.0]}}}
+        searched = await refusal(server.search(name, query=query))
+
+    assert several.reason == searched.reason == "REPLY_TOO_LARGE"
+    assert several.code is searched.code is Code.INVALID_ARGUMENT
+    assert len(read) == 2 * 5  # 45,000 bytes, twice what a message may have and a little
 
 
 async def test_a_page_ends_where_the_message_is_full(serving_from, tmp_path):

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from google.protobuf.json_format import ParseDict
 
+from index.collection import Collection
 from polyseme.v1 import collection_pb2, encoder_pb2, encoder_pb2_grpc, search_pb2
+from server.embedder import Embedder
+from server.errors import QueueFull
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -56,6 +59,15 @@ async def test_a_lexical_search_finds_words_and_needs_no_model(server, ids):
     assert found.exhausted
     assert found.timing.compute_s == 0
     assert not found.HasField("fingerprint")
+
+
+async def test_vectors_of_hits_say_what_made_them_where_the_query_has_none(server):
+    name = await server.apples()
+
+    words = await server.search(name, "apple", mode="SEARCH_MODE_LEXICAL", with_vectors=True)
+
+    assert words.fingerprint.model == "all-MiniLM-L6-v2"
+    assert {hit.document.vector_fingerprint for hit in words.hits} == {words.fingerprint.combined}
 
 
 @pytest.mark.parametrize(
@@ -519,6 +531,119 @@ async def test_with_partial_success_each_query_is_answered_by_itself(server, ids
     assert told_of(empty.error).fields == ["queries[1].text"]
     assert told_of(unknown.error).code is Code.NOT_FOUND
     assert not unknown.HasField("response")
+
+
+async def test_with_partial_success_a_text_that_is_too_long_is_refused_alone(server, ids, told_of):
+    name = await server.create(embedding={"truncation": "TRUNCATION_POLICY_ERROR"})
+    await server.put(name, {"pie": "She baked a pie."})
+    queries = [{"text": "fruit"}, {"text": "apple " * 1_000}, {"text": "pastry"}]
+
+    answered = await batch(server, name, queries, partial_success=True)
+
+    first, long, last = answered.results
+    assert ids(first.response) == ids(last.response) == ["pie"]
+    assert (told_of(long.error).reason, told_of(long.error).fields) == (
+        "INPUT_TOO_LONG",
+        ["queries[1].text"],
+    )
+
+
+async def test_with_partial_success_words_are_answered_each_by_itself(server, ids, told_of):
+    name = await server.create(external={"dimensions": 384})
+    await server.put(name, {"a": {"vector": [1.0] * 384}})
+    word = {"text": "A sour apple.", "target": {"word": {"word": "apple"}}}
+    unknown = {"text": "A sour apple.", "target": {"word": {"word": "pear"}}}
+    queries = [{"word": word}, {"word": unknown}, {"documentId": ""}]
+
+    answered = await batch(server, name, queries, partial_success=True)
+
+    first, *others = answered.results
+    assert ids(first.response) == ["a"]
+    assert [told_of(one.error).fields for one in others] == [
+        ["queries[1].word.target.word"],
+        ["queries[2].document_id"],
+    ]
+
+
+async def test_the_tokens_of_a_batch_are_limited_together(serving_from, tmp_path, refusal):
+    text = "the bank of a river"
+    word = {"text": text, "target": {"word": {"word": "bank"}}}
+    async with serving_from(tmp_path, call_tokens_max=20) as server:
+        name = await server.create()
+        refusals = [
+            await refusal(batch(server, name, [query] * 5, partial_success=partial))
+            for query in ({"text": text}, {"word": word})
+            for partial in (False, True)
+        ]
+
+    for refused in refusals:
+        assert (refused.reason, refused.fields) == ("LIMIT_EXCEEDED", ["queries"])
+        assert int(refused.metadata["given"]) > int(refused.metadata["limit"]) == 20
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"text": "fruit"},
+        {"word": {"text": "An apple.", "target": {"word": {"word": "apple"}}}},
+    ],
+)
+async def test_a_full_queue_fails_a_batch_with_partial_success_too(
+    server, refusal, monkeypatch, query
+):
+    def full(self, texts, lane):
+        raise QueueFull(8, 8, 0.5)
+
+    name = await server.apples()
+    monkeypatch.setattr(Embedder, "check_room", full)
+
+    refused = await refusal(batch(server, name, [query, {"text": ""}], partial_success=True))
+
+    assert (refused.code, refused.reason) == (Code.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+    assert refused.retry
+
+
+async def test_as_many_documents_as_texts_can_be_queries(server, refusal):
+    name = await server.create(external={"dimensions": 1})
+    limit = server.settings.documents_max
+    for start in range(0, 1_500, limit):
+        documents = {f"d{i}": {"vector": [1]} for i in range(start, min(start + limit, 1_500))}
+        await server.put(name, documents)
+    queries = [{"documentId": f"d{i}"} for i in range(1_500)]
+
+    answered = await batch(server, name, queries, options=search_pb2.SearchOptions(k=1))
+    refused = await refusal(batch(server, name, [*queries, {"documentId": ""}]))
+
+    assert len(answered.results) == 1_500
+    assert all(len(result.response.hits) == 1 for result in answered.results)
+    assert refused.fields == ["queries[1500].document_id"]
+
+
+@pytest.mark.parametrize("mode", EVERY_MODE)
+async def test_an_empty_id_as_query_is_refused_by_its_field(server, refusal, mode):
+    name = await server.apples()
+    query = {"documentId": ""}
+
+    refused = await refusal(server.search(name, query=query, mode=mode, lexicalText="apple"))
+
+    assert refused.fields == ["query.document_id"]
+
+
+async def test_a_batch_that_asks_for_too_many_hits_never_reaches_the_index(
+    server, refusal, monkeypatch
+):
+    name = await server.apples()
+    reached = []
+    monkeypatch.setattr(Collection, "search_batch", lambda *_: reached.append(1))
+    limit = server.settings.hits_max
+    queries = [{"text": "x"}] * (limit // server.settings.k_max + 1)
+
+    options = search_pb2.SearchOptions(k=server.settings.k_max, ids_only=True)
+    refused = await refusal(batch(server, name, queries, options=options))
+
+    assert (refused.reason, refused.fields) == ("LIMIT_EXCEEDED", ["options.k"])
+    assert refused.metadata["limit"] == str(limit)
+    assert not reached
 
 
 async def test_a_batch_has_queries_and_not_too_many(server, refusal):

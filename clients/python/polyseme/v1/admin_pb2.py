@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from polyseme.v1 import common_pb2 as polyseme_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17polyseme/v1/admin.proto\x12\x0bpolyseme.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18polyseme/v1/common.proto\"\x16\n\x14GetServerInfoRequest\"\xae\x03\n\x06Limits\x12\x19\n\x11message_bytes_max\x18\x01 \x01(\x03\x12\x12\n\ninputs_max\x18\x02 \x01(\x05\x12\x17\n\x0f\x63\x61ll_tokens_max\x18\x03 \x01(\x05\x12\x16\n\x0etext_bytes_max\x18\x04 \x01(\x05\x12\x11\n\tspans_max\x18\x05 \x01(\x05\x12\r\n\x05k_max\x18\x06 \x01(\x05\x12\x15\n\rpage_size_max\x18\x07 \x01(\x05\x12\x18\n\x10\x66ilter_depth_max\x18\x08 \x01(\x05\x12\x18\n\x10\x66ilter_terms_max\x18\t \x01(\x05\x12\x15\n\rdocuments_max\x18\n \x01(\x05\x12\x1a\n\x12metadata_bytes_max\x18\x0b \x01(\x05\x12\x17\n\x0fqueue_texts_max\x18\x0c \x01(\x05\x12\x14\n\x0cid_bytes_max\x18\r \x01(\x05\x12\x1b\n\x13\x61ttention_cells_max\x18\x0e \x01(\x05\x12\x11\n\tmasks_max\x18\x0f \x01(\x05\x12\x11\n\tbeams_max\x18\x10 \x01(\x05\x12\x1e\n\x16translation_tokens_max\x18\x11 \x01(\x05\x12\x12\n\nsenses_max\x18\x12 \x01(\x05\"\x90\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x0b\x66ingerprint\x18\x02 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12\x12\n\ntokens_max\x18\x03 \x01(\x05\x12\x12\n\ndimensions\x18\x04 \x01(\x05\x12\x1d\n\x15matryoshka_dimensions\x18\x05 \x03(\x05\x12\x0e\n\x06layers\x18\x06 \x01(\x05\x12\x13\n\x0bword_layers\x18\x07 \x03(\x05\x12\x30\n\x07prompts\x18\x08 \x03(\x0b\x32\x1f.polyseme.v1.Model.PromptsEntry\x12\x35\n\x0freproducibility\x18\t \x01(\x0b\x32\x1c.polyseme.v1.Reproducibility\x12\x0e\n\x06\x64\x65vice\x18\n \x01(\t\x12\x30\n\rsense_vectors\x18\x0b \x01(\x0b\x32\x19.polyseme.v1.SenseVectors\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"d\n\x0cSenseVectors\x12\x32\n\x0b\x66ingerprint\x18\x01 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12\x0e\n\x06layers\x18\x02 \x03(\x05\x12\x10\n\x08whitened\x18\x03 \x01(\x08\"=\n\x0fReproducibility\x12\r\n\x05\x65xact\x18\x01 \x01(\x08\x12\x1b\n\x13\x63osine_distance_max\x18\x02 \x01(\x01\"\xb4\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\t\x12#\n\x06limits\x18\x03 \x01(\x0b\x32\x13.polyseme.v1.Limits\x12\"\n\x06models\x18\x04 \x03(\x0b\x32\x12.polyseme.v1.Model\x12<\n\x05\x62uild\x18\x05 \x03(\x0b\x32-.polyseme.v1.GetServerInfoResponse.BuildEntry\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\x1a,\n\nBuildEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x16\n\x14GetStatisticsRequest\"\xa8\x02\n\x15GetStatisticsResponse\x12)\n\x06uptime\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x07methods\x18\x02 \x03(\x0b\x32\x1d.polyseme.v1.MethodStatistics\x12\x13\n\x0bqueue_texts\x18\x03 \x01(\x05\x12\x0f\n\x07\x62\x61tches\x18\x04 \x01(\x03\x12\r\n\x05texts\x18\x05 \x01(\x03\x12\x0e\n\x06tokens\x18\x06 \x01(\x03\x12\x16\n\x0epadding_tokens\x18\x07 \x01(\x03\x12\x17\n\x0f\x61\x62\x61ndoned_texts\x18\x08 \x01(\x03\x12\x16\n\x0eresident_bytes\x18\t \x01(\x03\x12\x13\n\x0b\x63ollections\x18\n \x01(\x05\x12\x11\n\tdocuments\x18\x0b \x01(\x03\"\xa0\x01\n\x10MethodStatistics\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x37\n\x05\x63\x61lls\x18\x02 \x03(\x0b\x32(.polyseme.v1.MethodStatistics.CallsEntry\x12\x15\n\rseconds_total\x18\x03 \x01(\x01\x1a,\n\nCallsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"8\n\x0c\x44rainRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"&\n\rDrainResponse\x12\x15\n\rcalls_running\x18\x01 \x01(\x05\x32\xfe\x01\n\x0c\x41\x64minService\x12V\n\rGetServerInfo\x12!.polyseme.v1.GetServerInfoRequest\x1a\".polyseme.v1.GetServerInfoResponse\x12V\n\rGetStatistics\x12!.polyseme.v1.GetStatisticsRequest\x1a\".polyseme.v1.GetStatisticsResponse\x12>\n\x05\x44rain\x12\x19.polyseme.v1.DrainRequest\x1a\x1a.polyseme.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17polyseme/v1/admin.proto\x12\x0bpolyseme.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18polyseme/v1/common.proto\"\x16\n\x14GetServerInfoRequest\"\xc0\x03\n\x06Limits\x12\x19\n\x11message_bytes_max\x18\x01 \x01(\x03\x12\x12\n\ninputs_max\x18\x02 \x01(\x05\x12\x17\n\x0f\x63\x61ll_tokens_max\x18\x03 \x01(\x05\x12\x16\n\x0etext_bytes_max\x18\x04 \x01(\x05\x12\x11\n\tspans_max\x18\x05 \x01(\x05\x12\r\n\x05k_max\x18\x06 \x01(\x05\x12\x15\n\rpage_size_max\x18\x07 \x01(\x05\x12\x18\n\x10\x66ilter_depth_max\x18\x08 \x01(\x05\x12\x18\n\x10\x66ilter_terms_max\x18\t \x01(\x05\x12\x15\n\rdocuments_max\x18\n \x01(\x05\x12\x1a\n\x12metadata_bytes_max\x18\x0b \x01(\x05\x12\x17\n\x0fqueue_texts_max\x18\x0c \x01(\x05\x12\x14\n\x0cid_bytes_max\x18\r \x01(\x05\x12\x1b\n\x13\x61ttention_cells_max\x18\x0e \x01(\x05\x12\x11\n\tmasks_max\x18\x0f \x01(\x05\x12\x11\n\tbeams_max\x18\x10 \x01(\x05\x12\x1e\n\x16translation_tokens_max\x18\x11 \x01(\x05\x12\x12\n\nsenses_max\x18\x12 \x01(\x05\x12\x10\n\x08hits_max\x18\x13 \x01(\x05\"\x90\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x32\n\x0b\x66ingerprint\x18\x02 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12\x12\n\ntokens_max\x18\x03 \x01(\x05\x12\x12\n\ndimensions\x18\x04 \x01(\x05\x12\x1d\n\x15matryoshka_dimensions\x18\x05 \x03(\x05\x12\x0e\n\x06layers\x18\x06 \x01(\x05\x12\x13\n\x0bword_layers\x18\x07 \x03(\x05\x12\x30\n\x07prompts\x18\x08 \x03(\x0b\x32\x1f.polyseme.v1.Model.PromptsEntry\x12\x35\n\x0freproducibility\x18\t \x01(\x0b\x32\x1c.polyseme.v1.Reproducibility\x12\x0e\n\x06\x64\x65vice\x18\n \x01(\t\x12\x30\n\rsense_vectors\x18\x0b \x01(\x0b\x32\x19.polyseme.v1.SenseVectors\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"d\n\x0cSenseVectors\x12\x32\n\x0b\x66ingerprint\x18\x01 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12\x0e\n\x06layers\x18\x02 \x03(\x05\x12\x10\n\x08whitened\x18\x03 \x01(\x08\"=\n\x0fReproducibility\x12\r\n\x05\x65xact\x18\x01 \x01(\x08\x12\x1b\n\x13\x63osine_distance_max\x18\x02 \x01(\x01\"\xb4\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0b\x61pi_version\x18\x02 \x01(\t\x12#\n\x06limits\x18\x03 \x01(\x0b\x32\x13.polyseme.v1.Limits\x12\"\n\x06models\x18\x04 \x03(\x0b\x32\x12.polyseme.v1.Model\x12<\n\x05\x62uild\x18\x05 \x03(\x0b\x32-.polyseme.v1.GetServerInfoResponse.BuildEntry\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x64raining\x18\x07 \x01(\x08\x1a,\n\nBuildEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x16\n\x14GetStatisticsRequest\"\xa8\x02\n\x15GetStatisticsResponse\x12)\n\x06uptime\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x07methods\x18\x02 \x03(\x0b\x32\x1d.polyseme.v1.MethodStatistics\x12\x13\n\x0bqueue_texts\x18\x03 \x01(\x05\x12\x0f\n\x07\x62\x61tches\x18\x04 \x01(\x03\x12\r\n\x05texts\x18\x05 \x01(\x03\x12\x0e\n\x06tokens\x18\x06 \x01(\x03\x12\x16\n\x0epadding_tokens\x18\x07 \x01(\x03\x12\x17\n\x0f\x61\x62\x61ndoned_texts\x18\x08 \x01(\x03\x12\x16\n\x0eresident_bytes\x18\t \x01(\x03\x12\x13\n\x0b\x63ollections\x18\n \x01(\x05\x12\x11\n\tdocuments\x18\x0b \x01(\x03\"\xa0\x01\n\x10MethodStatistics\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x37\n\x05\x63\x61lls\x18\x02 \x03(\x0b\x32(.polyseme.v1.MethodStatistics.CallsEntry\x12\x15\n\rseconds_total\x18\x03 \x01(\x01\x1a,\n\nCallsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"8\n\x0c\x44rainRequest\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"&\n\rDrainResponse\x12\x15\n\rcalls_running\x18\x01 \x01(\x05\x32\xfe\x01\n\x0c\x41\x64minService\x12V\n\rGetServerInfo\x12!.polyseme.v1.GetServerInfoRequest\x1a\".polyseme.v1.GetServerInfoResponse\x12V\n\rGetStatistics\x12!.polyseme.v1.GetStatisticsRequest\x1a\".polyseme.v1.GetStatisticsResponse\x12>\n\x05\x44rain\x12\x19.polyseme.v1.DrainRequest\x1a\x1a.polyseme.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,31 +43,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSERVERINFOREQUEST']._serialized_start=131
   _globals['_GETSERVERINFOREQUEST']._serialized_end=153
   _globals['_LIMITS']._serialized_start=156
-  _globals['_LIMITS']._serialized_end=586
-  _globals['_MODEL']._serialized_start=589
-  _globals['_MODEL']._serialized_end=989
-  _globals['_MODEL_PROMPTSENTRY']._serialized_start=943
-  _globals['_MODEL_PROMPTSENTRY']._serialized_end=989
-  _globals['_SENSEVECTORS']._serialized_start=991
-  _globals['_SENSEVECTORS']._serialized_end=1091
-  _globals['_REPRODUCIBILITY']._serialized_start=1093
-  _globals['_REPRODUCIBILITY']._serialized_end=1154
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=1157
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=1465
-  _globals['_GETSERVERINFORESPONSE_BUILDENTRY']._serialized_start=1421
-  _globals['_GETSERVERINFORESPONSE_BUILDENTRY']._serialized_end=1465
-  _globals['_GETSTATISTICSREQUEST']._serialized_start=1467
-  _globals['_GETSTATISTICSREQUEST']._serialized_end=1489
-  _globals['_GETSTATISTICSRESPONSE']._serialized_start=1492
-  _globals['_GETSTATISTICSRESPONSE']._serialized_end=1788
-  _globals['_METHODSTATISTICS']._serialized_start=1791
-  _globals['_METHODSTATISTICS']._serialized_end=1951
-  _globals['_METHODSTATISTICS_CALLSENTRY']._serialized_start=1907
-  _globals['_METHODSTATISTICS_CALLSENTRY']._serialized_end=1951
-  _globals['_DRAINREQUEST']._serialized_start=1953
-  _globals['_DRAINREQUEST']._serialized_end=2009
-  _globals['_DRAINRESPONSE']._serialized_start=2011
-  _globals['_DRAINRESPONSE']._serialized_end=2049
-  _globals['_ADMINSERVICE']._serialized_start=2052
-  _globals['_ADMINSERVICE']._serialized_end=2306
+  _globals['_LIMITS']._serialized_end=604
+  _globals['_MODEL']._serialized_start=607
+  _globals['_MODEL']._serialized_end=1007
+  _globals['_MODEL_PROMPTSENTRY']._serialized_start=961
+  _globals['_MODEL_PROMPTSENTRY']._serialized_end=1007
+  _globals['_SENSEVECTORS']._serialized_start=1009
+  _globals['_SENSEVECTORS']._serialized_end=1109
+  _globals['_REPRODUCIBILITY']._serialized_start=1111
+  _globals['_REPRODUCIBILITY']._serialized_end=1172
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=1175
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=1483
+  _globals['_GETSERVERINFORESPONSE_BUILDENTRY']._serialized_start=1439
+  _globals['_GETSERVERINFORESPONSE_BUILDENTRY']._serialized_end=1483
+  _globals['_GETSTATISTICSREQUEST']._serialized_start=1485
+  _globals['_GETSTATISTICSREQUEST']._serialized_end=1507
+  _globals['_GETSTATISTICSRESPONSE']._serialized_start=1510
+  _globals['_GETSTATISTICSRESPONSE']._serialized_end=1806
+  _globals['_METHODSTATISTICS']._serialized_start=1809
+  _globals['_METHODSTATISTICS']._serialized_end=1969
+  _globals['_METHODSTATISTICS_CALLSENTRY']._serialized_start=1925
+  _globals['_METHODSTATISTICS_CALLSENTRY']._serialized_end=1969
+  _globals['_DRAINREQUEST']._serialized_start=1971
+  _globals['_DRAINREQUEST']._serialized_end=2027
+  _globals['_DRAINRESPONSE']._serialized_start=2029
+  _globals['_DRAINRESPONSE']._serialized_end=2067
+  _globals['_ADMINSERVICE']._serialized_start=2070
+  _globals['_ADMINSERVICE']._serialized_end=2324
 # @@protoc_insertion_point(module_scope)

@@ -62,6 +62,7 @@ class Limits(_message.Message):
     BEAMS_MAX_FIELD_NUMBER: _builtins.int
     TRANSLATION_TOKENS_MAX_FIELD_NUMBER: _builtins.int
     SENSES_MAX_FIELD_NUMBER: _builtins.int
+    HITS_MAX_FIELD_NUMBER: _builtins.int
     message_bytes_max: _builtins.int
     """Bytes of one message, either way."""
     inputs_max: _builtins.int
@@ -98,6 +99,8 @@ class Limits(_message.Message):
     """Source tokens times beams in one Translate call, and in the hits that one search translates."""
     senses_max: _builtins.int
     """Senses in one inventory, all words together."""
+    hits_max: _builtins.int
+    """Hits of one BatchSearch: its queries times k."""
     def __init__(
         self,
         *,
@@ -119,10 +122,11 @@ class Limits(_message.Message):
         beams_max: _builtins.int = ...,
         translation_tokens_max: _builtins.int = ...,
         senses_max: _builtins.int = ...,
+        hits_max: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_cells_max", b"attention_cells_max", "beams_max", b"beams_max", "call_tokens_max", b"call_tokens_max", "documents_max", b"documents_max", "filter_depth_max", b"filter_depth_max", "filter_terms_max", b"filter_terms_max", "id_bytes_max", b"id_bytes_max", "inputs_max", b"inputs_max", "k_max", b"k_max", "masks_max", b"masks_max", "message_bytes_max", b"message_bytes_max", "metadata_bytes_max", b"metadata_bytes_max", "page_size_max", b"page_size_max", "queue_texts_max", b"queue_texts_max", "senses_max", b"senses_max", "spans_max", b"spans_max", "text_bytes_max", b"text_bytes_max", "translation_tokens_max", b"translation_tokens_max"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_cells_max", b"attention_cells_max", "beams_max", b"beams_max", "call_tokens_max", b"call_tokens_max", "documents_max", b"documents_max", "filter_depth_max", b"filter_depth_max", "filter_terms_max", b"filter_terms_max", "hits_max", b"hits_max", "id_bytes_max", b"id_bytes_max", "inputs_max", b"inputs_max", "k_max", b"k_max", "masks_max", b"masks_max", "message_bytes_max", b"message_bytes_max", "metadata_bytes_max", b"metadata_bytes_max", "page_size_max", b"page_size_max", "queue_texts_max", b"queue_texts_max", "senses_max", b"senses_max", "spans_max", b"spans_max", "text_bytes_max", b"text_bytes_max", "translation_tokens_max", b"translation_tokens_max"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

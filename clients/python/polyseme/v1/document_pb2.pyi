@@ -70,7 +70,9 @@ class Document(_message.Message):
     text: _builtins.str
     """The text; may be empty only when the document brings a vector."""
     vector_fingerprint: _builtins.str
-    """For an own vector: the combined fingerprint of what made it. Must be the collection's."""
+    """For an own vector: the combined fingerprint of what made it. Must be the collection's. A document that is sent with its vector
+    has it too, so that it can be written back as it came; empty where the collection's external vectors have none.
+    """
     sequence: _builtins.int
     """Output only: the sequence of the write that made this version."""
     @_builtins.property

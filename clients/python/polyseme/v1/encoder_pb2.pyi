@@ -759,6 +759,8 @@ class SimilarityResponse(_message.Message):
     SIMILARITIES_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    LEFT_TOKENS_FIELD_NUMBER: _builtins.int
+    RIGHT_TOKENS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def similarities(self) -> _common_pb2.Matrix:
         """Cosines. MATRIX: a row a left text, a column a right text. PAIRS: one column."""
@@ -771,16 +773,26 @@ class SimilarityResponse(_message.Message):
     def timing(self) -> _common_pb2.Timing:
         """Where the time went."""
 
+    @_builtins.property
+    def left_tokens(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.TokenCount]:
+        """How the tokenizer saw each text on the left."""
+
+    @_builtins.property
+    def right_tokens(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.TokenCount]:
+        """How the tokenizer saw each text on the right; none if there were none."""
+
     def __init__(
         self,
         *,
         similarities: _common_pb2.Matrix | None = ...,
         fingerprint: _common_pb2.ModelFingerprint | None = ...,
         timing: _common_pb2.Timing | None = ...,
+        left_tokens: _abc.Iterable[_common_pb2.TokenCount] | None = ...,
+        right_tokens: _abc.Iterable[_common_pb2.TokenCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "similarities", b"similarities", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "similarities", b"similarities", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fingerprint", b"fingerprint", "left_tokens", b"left_tokens", "right_tokens", b"right_tokens", "similarities", b"similarities", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

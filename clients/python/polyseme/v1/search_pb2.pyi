@@ -493,7 +493,9 @@ class SearchResponse(_message.Message):
 
     @_builtins.property
     def fingerprint(self) -> _common_pb2.ModelFingerprint:
-        """What made the query's vector; unset for external vectors."""
+        """What made the query's vector; where the server does not know and the hits have vectors (`with_vectors`), what made those. Unset for
+        external vectors. Each hit's document has the combined hash of its own in `vector_fingerprint`.
+        """
 
     @_builtins.property
     def tokens(self) -> _common_pb2.TokenCount:

@@ -1,7 +1,7 @@
 """How many texts a second does each engine embed, and how true are its vectors?
 
     python bench/engine.py --model models/all-minilm-l6-v2 --texts FILE \\
-        [--peers /tmp/peers/venv/bin/python] [--infinity PYTHON] [--rounds 5] [--json FILE]
+        [--peers /tmp/peers/bin/python] [--infinity PYTHON] [--rounds 5] [--json FILE]
 
 Texts in, vectors out, in process: tokenizing, batching, the model, pooling, length 1. Each engine
 is a process of its own (bench/engine_worker.py) with the same weights and texts; they take turns,

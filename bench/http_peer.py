@@ -1,4 +1,4 @@
-"""sentence-transformers behind HTTP, as one writes it in an afternoon: a peer of bench/service.py.
+"""sentence-transformers behind HTTP, as one writes it in an afternoon: a peer of bench/crowd.py.
 
     python bench/http_peer.py MODEL PORT
 

@@ -1,7 +1,7 @@
 """How quickly, and how rightly, are the nearest vectors found?
 
     python bench/search.py --model models/all-minilm-l6-v2 --vectors VECTORS.npy \\
-        [--documents 100000] [--peers /tmp/peers/venv/bin/python] [--rounds 5] [--json FILE]
+        [--documents 100000] [--peers /tmp/peers/bin/python] [--rounds 5] [--json FILE]
 
 VECTORS.npy is what bench/service.py keeps in its cache: vectors of MiniLM in the order of their
 texts. Where `--documents` asks for more than there are, the rest is mixed of them

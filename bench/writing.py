@@ -1,7 +1,7 @@
 """How many documents a second are durable, and how soon does a large collection answer again?
 
     python bench/writing.py --model models/all-minilm-l6-v2 --vectors VECTORS.npy \\
-        [--peers /tmp/peers/venv/bin/python] [--rounds 5] [--start-up 100000] [--json FILE]
+        [--peers /tmp/peers/bin/python] [--rounds 5] [--start-up 100000] [--json FILE]
 
 Documents of forty words with metadata and a vector each, in commits of 1, 32 and 1,000, all on
 one disk, taking turns: the service through gRPC; the index in process; SQLite by itself with the

@@ -43,7 +43,7 @@ class Config(Settings):
 
 
 class Check(BaseSettings):
-    """Verify every file of a data directory; with --repair, rebuild what can be rebuilt.
+    """Verify every collection of a data directory; with --repair, rebuild what can be rebuilt.
 
     The server must not be running on it. Exit status 0: all is well, or was repaired without loss;
     1: there are findings, or documents were lost; 2: the directory cannot be checked.

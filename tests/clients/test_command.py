@@ -174,7 +174,7 @@ def test_a_missing_extra_is_one_sentence(environment):
 
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "pip install 'polyseme[cli]'" in done.stderr
+    assert "pip install './clients/python[cli]'" in done.stderr
 
 
 def test_a_reader_that_leaves_is_not_an_error_worth_words(environment, client):

@@ -1,4 +1,4 @@
-"""The `polyseme` command; the terminal's part comes with `pip install 'polyseme[cli]'`."""
+"""The `polyseme` command; the terminal's part comes with the extra `cli`."""
 
 import importlib.util
 import os
@@ -10,7 +10,8 @@ def main() -> None:
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(
-            f"polyseme: the command needs {' and '.join(missing)}: pip install 'polyseme[cli]'"
+            f"polyseme: the command needs {' and '.join(missing)}: "
+            "pip install './clients/python[cli]' in the repository"
         )
     # gRPC's own log lines say what the command says better; whoever wants them sets the variable.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

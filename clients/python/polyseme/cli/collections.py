@@ -131,7 +131,7 @@ def restore(
 ) -> None:
     """Make a collection out of a snapshot.
 
-    Example: polyseme collections restore articles/20260101T120000Z-42 articles-again
+    Example: polyseme collections restore articles/20260101T120000.000000Z-42 articles-again
     """
     run = session.of(context, as_json)
     with run.client() as client:

@@ -8,6 +8,7 @@ import typer
 
 from polyseme.cli import session, tables
 from polyseme.cli.texts import Json
+from polyseme.errors import PermissionDenied
 
 
 def register(app: typer.Typer) -> None:
@@ -24,14 +25,22 @@ def info(context: typer.Context, as_json: Json = False) -> None:
     run = session.of(context, as_json)
     with run.client() as client:
         found = client.info()
-        fares = client.statistics()
+        try:
+            fares = client.statistics()
+        except PermissionDenied:  # a key with the scope `read` alone
+            fares = None
     rows: list[tuple[str, object]] = [
-        ("server", f"{run.address}, version {found.version}, API {found.api_version}"),
-        ("up", f"{fares.uptime_s:,.0f} s, {tables.bytes_text(fares.resident_bytes)} of memory"),
-        ("holds", f"{fares.collections:,} collections, {fares.documents:,} documents"),
-        ("done", f"{fares.texts:,} texts, {fares.tokens:,} tokens in {fares.batches:,} batches"),
-        ("waiting", f"{fares.queue_texts:,} texts"),
+        ("server", f"{run.address}, version {found.version}, API {found.api_version}")
     ]
+    if fares is not None:
+        memory = tables.bytes_text(fares.resident_bytes)
+        done = f"{fares.texts:,} texts, {fares.tokens:,} tokens in {fares.batches:,} batches"
+        rows += [
+            ("up", f"{fares.uptime_s:,.0f} s, {memory} of memory"),
+            ("holds", f"{fares.collections:,} collections, {fares.documents:,} documents"),
+            ("done", done),
+            ("waiting", f"{fares.queue_texts:,} texts"),
+        ]
     for m in found.models:
         bound = m.cosine_distance_max
         unsure = f"1 - cosine within {bound:g}" if bound else "nearly the same; not measured"
@@ -45,7 +54,8 @@ def info(context: typer.Context, as_json: Json = False) -> None:
     limits = session.plain(found.limits)
     rows += [(name.replace("_", " "), f"{value:,}") for name, value in limits.items()]
     rows += [(name, version) for name, version in sorted(found.build.items())]
-    run.show({**session.plain(found), "statistics": session.plain(fares)}, tables.pairs(rows))
+    statistics = {} if fares is None else {"statistics": session.plain(fares)}
+    run.show({**session.plain(found), **statistics}, tables.pairs(rows))
 
 
 def health(

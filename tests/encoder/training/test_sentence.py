@@ -104,6 +104,21 @@ def test_the_loss_is_least_where_the_vectors_are_the_teachers():
     assert float(sentence_loss(torch.randn(12, 16), target, rules).total) > 0.5
 
 
+def test_a_twin_does_not_drown_what_the_teacher_says_of_the_others():
+    torch.manual_seed(0)
+    english = F.normalize(torch.randn(6, 16), dim=-1)
+    target = torch.cat([english, english])  # translations: both have the teacher's vector
+    guessed = F.normalize(torch.randn(6, 16), dim=-1)
+
+    # Each text beside its twin, but the others anywhere: only the graded rest can be wrong.
+    whole = RULES.model_copy(update={"dimensions": (16,)})
+    wrong = sentence_loss(torch.cat([guessed, guessed]), target, whole).similar
+    right = sentence_loss(target, target, whole).similar
+
+    assert float(wrong) > 0.5
+    assert float(right) == pytest.approx(0, abs=1e-4)
+
+
 def test_every_length_a_vector_may_be_cut_to_is_trained():
     torch.manual_seed(0)
     target = F.normalize(torch.randn(12, 16), dim=-1)

@@ -15,7 +15,7 @@ from encoder.training.curves import Window
 from encoder.training.progress import Progress, duration
 from encoder.training.recipe import Recipe
 from encoder.training.run import Diverged, Interrupted, Run, Settings
-from encoder.training.schedule import Place, Step, step_by_clock
+from encoder.training.schedule import Place, Step, place_at, step_by_clock
 from encoder.training.streams import Tokenized
 from encoder.training.workers import Workers
 
@@ -68,7 +68,7 @@ class ClockRun(Run):
             self._place = Place(**content["place"])
             self._ended = bool(content["ended"])
         else:
-            self._place = Place(steps=self.training.steps_done, seconds=self._seconds)
+            self._place = place_at(self._recipe, self.training.steps_done, self._seconds)
 
     def _extra(self) -> dict[str, Any]:
         return {"place": asdict(self._place), "ended": self._ended}

@@ -87,6 +87,8 @@ class Pretraining:
         self._optimizers = Optimizers(recipe.optimizer, self._named, many_at_once=for_gpu)
         self._trained: list[Tensor] = list(self.model.parameters())
         self._average = [p.detach().clone() for p in self._trained]
+        self._averaged = 0  # steps in the average
+        self._decaying = False
         self._batches = Batches(recipe, data)
         self.steps_done = 0
 
@@ -128,7 +130,7 @@ class Pretraining:
         torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.optimizer.clip_norm)
         self._optimizers.step(step.rate_share)
         self.steps_done += 1
-        self._update_average()
+        self._update_average(step)
         self._workers.add_up([losses])
         return losses
 
@@ -188,10 +190,16 @@ class Pretraining:
         return F.cross_entropy(logits, targets, reduction="sum")
 
     @torch.no_grad()
-    def _update_average(self) -> None:
+    def _update_average(self, step: Step) -> None:
         # The first weights are noise, so the average begins short and grows to its full length.
+        # It begins anew where the rate begins to fall: in a short run half of it would be weights
+        # from before, which are worse than those after.
+        if step.decays and not self._decaying:
+            self._averaged = 0
+        self._decaying = step.decays
+        self._averaged += 1
         full = self.recipe.optimizer.average_decay
-        decay = min(full, (1 + self.steps_done) / (10 + self.steps_done))
+        decay = min(full, (1 + self._averaged) / (10 + self._averaged))
         torch._foreach_lerp_(self._average, self._trained, 1 - decay)
 
     @contextmanager
@@ -238,6 +246,8 @@ class Pretraining:
             "model": self.model.state_dict(),
             "decoder": self.decoder.state_dict(),
             "average": self._average,
+            "averaged": self._averaged,
+            "decaying": self._decaying,
             "optimizers": self._optimizers.state(),
         }
 
@@ -249,6 +259,9 @@ class Pretraining:
             own.copy_(saved)
         self._optimizers.load(state["optimizers"])
         self.steps_done = int(state["steps_done"])
+        # Earlier checkpoints have neither: all of their steps are in the average.
+        self._averaged = int(state.get("averaged", self.steps_done))
+        self._decaying = bool(state.get("decaying", False))
 
 
 def config_of(recipe: Recipe, vocab_size: int, pad_id: int) -> EncoderConfig:

@@ -22,6 +22,7 @@ class Step:
     first_row: int  # in the stage
     tokens_before: int  # trained on before this step
     rate_share: float  # of the optimiser's full rate
+    decays: bool  # whether the rate is on its way down
     mask_rate: float
     reconstructs: bool  # whether RetroMAE's task is trained as well
 
@@ -44,6 +45,17 @@ class Place:
         """The place at which `step` leaves a run that has trained for `seconds`."""
         rows = {**self.rows, step.stage_index: step.first_row + step.stage.step_rows}
         return Place(step.number + 1, self.tokens + step.tokens, rows, seconds)
+
+
+def place_at(recipe: Recipe, number: int, seconds: float) -> Place:
+    """Where a run by tokens is after `number` steps that took `seconds`."""
+    rows, tokens, left = {}, 0, number
+    for index, stage in enumerate(recipe.stages):
+        if done := min(left, stage.steps):
+            rows[index] = done * stage.step_rows
+        tokens += done * stage.step_rows * stage.row_tokens
+        left -= done
+    return Place(number, tokens, rows, seconds)
 
 
 def step_at(recipe: Recipe, number: int) -> Step:
@@ -97,6 +109,7 @@ def _step(recipe: Recipe, index: int, place: Place, *, progress: float, rate_sha
         first_row=place.rows.get(index, 0),
         tokens_before=place.tokens,
         rate_share=rate_share,
+        decays=progress >= 1 - recipe.optimizer.decay_share,
         mask_rate=round(rate / MASK_RATE_STEP) * MASK_RATE_STEP,
         reconstructs=progress >= 1 - recipe.reconstruction.share,
     )

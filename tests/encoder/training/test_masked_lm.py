@@ -54,6 +54,24 @@ def test_a_run_resumed_at_any_step_ends_with_the_same_bits(tiny_data, tmp_path, 
     assert all(torch.equal(a, b) for a, b in zip(weights(resumed), weights(whole), strict=True))
 
 
+def test_the_average_is_of_the_weights_after_the_rate_began_to_fall(tiny_data):
+    recipe, data = tiny_data
+    training = Pretraining(recipe, data, Workers())
+    falls = next(n for n in range(recipe.steps) if step_at(recipe, n).decays)
+    train(training, 0, falls)
+    mark = 1.0
+    for average in training._average:
+        average.fill_(mark)
+
+    train(training, falls, recipe.steps)
+
+    own = [p.detach().clone() for p in training._trained]
+    with training.averaged(), torch.no_grad():
+        left = [float((a - o).abs().mean()) for a, o in zip(training._trained, own, strict=True)]
+    assert recipe.steps - falls == 5
+    assert max(left) < 0.05 * mark
+
+
 def test_steps_cannot_be_skipped(tiny_data):
     recipe, data = tiny_data
 

@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from encoder.training.recipe import Recipe, Stage
-from encoder.training.schedule import rate_share, step_at
+from encoder.training.schedule import place_at, rate_share, step_at
 
 RECIPE = Recipe(
     stages=(
@@ -24,6 +24,14 @@ def test_steps_follow_one_another_without_gaps_or_repeats():
             assert after.first_row == before.first_row + before.stage.step_rows
     with pytest.raises(IndexError):
         step_at(RECIPE, RECIPE.steps)
+
+
+@pytest.mark.parametrize("number", [0, 1, 99, 100, 101, 199])
+def test_a_run_by_the_clock_goes_on_where_one_by_tokens_stopped(number):
+    place, step = place_at(RECIPE, number, 7.0), step_at(RECIPE, number)
+
+    assert (place.steps, place.tokens, place.seconds) == (number, step.tokens_before, 7.0)
+    assert place.rows.get(step.stage_index, 0) == step.first_row
 
 
 def test_the_rate_rises_stays_and_falls_to_nothing():

@@ -5,7 +5,14 @@ import time
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliImplicitFlag,
+    CliPositionalArg,
+    CliSubCommand,
+    SettingsError,
+)
 
 from encoder.config import UnsupportedModel
 from encoder.evaluation.command import Card, Evaluate
@@ -48,7 +55,7 @@ class Import(_Command):
     dimensions_choices: tuple[int, ...] = Field(
         default=(), description="lengths that vectors may be cut to, for a Matryoshka model"
     )
-    half: bool = Field(
+    half: CliImplicitFlag[bool] = Field(
         default=False, description="write the weights in fp16, which takes half of the disk"
     )
 

@@ -28,6 +28,7 @@ WEIGHTS = "model.safetensors"
 
 HEADER_BYTES_MAX = 100_000
 _LENGTH_BYTES = 8
+LOWER_CASED, YES = "lower_cased", "yes"  # in the file's metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,16 @@ class SenseSpace:
     whitening: Whitening | None = None
     sha256: str = ""  # of the file; empty without one
     origin: Mapping[str, str] = field(default_factory=dict)  # what it was fitted on, in words
+
+    @property
+    def lower_cased(self) -> bool:
+        """Whether texts are read in lower case: a capital tells the beginning of a sentence more
+        often than a sense, and a model that tells cases apart takes every "Apple" for a name."""
+        return self.origin.get(LOWER_CASED) == YES
+
+    def as_read(self, text: str) -> str:
+        """`text` as the model is to read it, every character where it was."""
+        return lowered(text) if self.lower_cased else text
 
     @property
     def name(self) -> str:
@@ -85,6 +96,14 @@ class SenseSpace:
         (n, 2 * width)."""
         both = beside(words, sentences)
         return unit(self.whitening.apply(both) if self.whitening else both)
+
+
+def lowered(text: str) -> str:
+    """`text` in lower case, with its length: a capital that would become two characters stays."""
+    lower = text.lower()
+    if len(lower) == len(text):
+        return lower
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
 
 
 def beside(words: NDArray[np.floating], sentences: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -200,12 +200,17 @@ class Embedder:
     ) -> EmbeddedWords:
         """As `words`, in the model's sense space."""
         self.check_room(sum(1 for _, spans in inputs if spans), lane)
-        tokenized = await self.tokenize([text for text, _ in inputs], truncation)
+        tokenized = await self.tokenize_for_senses([text for text, _ in inputs], truncation)
         refuse_long(tokenized.texts, truncation, self.encoder.tokens_max)
         spans = [spans for _, spans in inputs]
         return await self.sense_words_tokenized(
             tokenized, spans, subword_pooling=subword_pooling, lane=lane
         )
+
+    async def tokenize_for_senses(self, texts: Sequence[str], truncation: Truncation) -> Tokenized:
+        """As `tokenize`, of `texts` as the sense space has them read; places stay the same."""
+        space = self.encoder.sense_space
+        return await self.tokenize([space.as_read(text) for text in texts], truncation)
 
     async def sense_words_tokenized(
         self,

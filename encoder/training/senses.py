@@ -18,7 +18,7 @@ from encoder.evaluation.senses import mixes
 from encoder.evaluation.vectors import WordVectors, counting, embed_words
 from encoder.manifest import Precision, read_manifest, write_manifest
 from encoder.runtime import Encoder
-from encoder.sense_space import beside, write_space
+from encoder.sense_space import LOWER_CASED, YES, beside, lowered, write_space
 from encoder.training.uses import Uses, find_uses, text_files
 from encoder.whitening import Whitening
 
@@ -52,16 +52,18 @@ def fit_senses(
     strength: float,
     seed: int,
     precision: Precision,
+    lower_cased: bool = True,
 ) -> Fitted:
     """Choose layers and fit a whitening on the text below `text`, and write both into the model.
 
-    strength: of the whitening, 0 to 1
+    strength:    of the whitening, 0 to 1
+    lower_cased: read texts in lower case, now and whenever senses are told
     An earlier file is replaced. Raises ModelNotFound, ModelDamaged, PrecisionMissing and
     CorpusInvalid.
     """
     encoder = Encoder.load(directory, precision=precision, senses=False)
     uses = find_uses(text, words_max=words_max, pairs_max=pairs_max, seed=seed)
-    vectors = _vectors(encoder, uses)
+    vectors = _vectors(encoder, uses, lower_cased)
     judged = judge(vectors, groups_of(uses), mixes(encoder.layers))
     rows = beside(_mixed(vectors, judged[0].layers), vectors.sentence)
     origin = {
@@ -71,6 +73,7 @@ def fit_senses(
         "strength": f"{strength:g}",
         "seed": str(seed),
         "precision": str(precision),
+        LOWER_CASED: YES if lower_cased else "no",
         "nearer_in_document": f"{judged[0].nearer:.4f}",
     }
     whitening = whitening_of(rows, groups_of(uses), strength)
@@ -121,8 +124,10 @@ def groups_of(uses: Sequence[Uses]) -> list[slice]:
     return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def _vectors(encoder: Encoder, uses: Sequence[Uses]) -> WordVectors:
+def _vectors(encoder: Encoder, uses: Sequence[Uses], lower_cased: bool) -> WordVectors:
     sentences = [sentence for word in uses for sentence in word.sentences]
+    if lower_cased:
+        sentences = [lowered(sentence) for sentence in sentences]
     spans = [span for word in uses for span in word.spans]
     with counting("uses of words", len(sentences)) as advance:
         return embed_words(encoder, sentences, spans, advance)

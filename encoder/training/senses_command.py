@@ -39,6 +39,11 @@ class Senses(BaseModel):
         description="how far the whitening goes: 1 evens out wholly, 0 only centres",
     )
     seed: NonNegativeInt = Field(default=0, description="of the choice of words and documents")
+    lower_cased: bool = Field(
+        default=True,
+        description="read texts in lower case, now and whenever senses are told: a capital tells "
+        "the beginning of a sentence more often than a sense",
+    )
     precision: Literal["fp32", "fp16", "int8"] = Field(
         default="int8", description="the graphs that embed the text"
     )
@@ -59,6 +64,7 @@ class Senses(BaseModel):
                 strength=self.strength,
                 seed=self.seed,
                 precision=Precision(self.precision),
+                lower_cased=self.lower_cased,
             )
         except (CorpusInvalid, ModelDamaged, PrecisionMissing, OSError) as error:
             sys.exit(f"polyseme-model: {error}")

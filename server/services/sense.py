@@ -135,7 +135,9 @@ class SenseService(sense_pb2_grpc.SenseServiceServicer):
         self, asked: Mapping[int, Asked], truncation: Truncation, refuse: Refuse
     ) -> tuple[Tokenized, dict[int, Asked]]:
         """What the model will read, and of whom."""
-        tokenized = await self._embedder.tokenize([one.text for one in asked.values()], truncation)
+        tokenized = await self._embedder.tokenize_for_senses(
+            [one.text for one in asked.values()], truncation
+        )
         kept, texts = {}, []
         for (index, one), seen in zip(asked.items(), tokenized.texts, strict=True):
             if seen.truncated and truncation is Truncation.ERROR:

@@ -3,6 +3,8 @@ import shutil
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from encoder.checkpoint import load_sentence_encoder
@@ -15,6 +17,7 @@ from encoder.sense_space import (
     SenseSpace,
     beside,
     encoded,
+    lowered,
     read_space,
     read_tensors,
     write_space,
@@ -201,3 +204,25 @@ def test_the_file_changes_nothing_for_transformers_and_sentence_transformers(
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     assert (projected_width or 32) == after.shape[1]
     assert json.loads((directory / "polyseme.json").read_text())["files"][SENSES]["sha256"]
+
+
+@given(st.text())
+def test_lower_case_leaves_every_character_in_its_place(text):
+    read = lowered(text)
+
+    assert len(read) == len(text)
+    for given_, made in zip(text, read, strict=True):
+        assert made in (given_, given_.lower(), "ς")  # a sigma at the end of a word
+
+
+def test_texts_are_read_in_lower_case_only_where_the_space_was_fitted_so(tiny, tmp_path):
+    for choice, expected in (("yes", "apple İstanbul"), ("no", "Apple İSTANBUL")):
+        directory = shutil.copytree(tiny, tmp_path / choice)
+        origin = {"lower_cased": choice}
+        write_space(directory, (1,), whitening(64), origin)
+        write_manifest(directory, read_manifest(directory))
+
+        space = read_space(directory, read_manifest(directory))
+
+        assert space.as_read("Apple İSTANBUL") == expected
+    assert read_space(tiny, read_manifest(tiny)).as_read("Apple") == "Apple"

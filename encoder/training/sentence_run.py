@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-from encoder.checkpoint import WEIGHTS
 from encoder.importing import describe_directory
 from encoder.training.atomic import write_atomically
 from encoder.training.checkpoints import CheckpointRefused, load_checkpoint, save_checkpoint
@@ -78,9 +77,14 @@ def _mean(values: list[float]) -> float:
 
 
 class SentenceRun:
-    """The shell around `SentenceTraining`; the folder has the files of a pretraining run."""
+    """The shell around `SentenceTraining`; the folder has the files of a pretraining run.
 
-    def __init__(self, training: SentenceTraining, recipe: Recipe, base: Path, out: Path) -> None:
+    data_sha256: of all that is learnt from, beside the recipe (`digest_of`)
+    """
+
+    def __init__(
+        self, training: SentenceTraining, recipe: Recipe, data_sha256: str, out: Path
+    ) -> None:
         self._training = training
         self._recipe = recipe
         self._out = out
@@ -88,7 +92,7 @@ class SentenceRun:
         self._stopping = False
         self._hashes = {
             "recipe_sha256": hashlib.sha256(recipe.choices().encode()).hexdigest(),
-            "data_sha256": file_sha256(base / WEIGHTS),
+            "data_sha256": data_sha256,
         }
 
     def train(self, *, resume: bool, checkpoint_s: float) -> Path:
@@ -181,6 +185,16 @@ class SentenceRun:
         finally:
             for kind, handler in before.items():
                 signal.signal(kind, handler)
+
+
+def digest_of(weights: Path, teacher_sha256: str, kinds: Sequence[Kind]) -> str:
+    """Of the weights that a run begins with, the teacher, and every pair of texts."""
+    digest = hashlib.sha256(f"{file_sha256(weights)} {teacher_sha256}".encode())
+    for kind in kinds:
+        digest.update(f"\n{kind.name}\n".encode())
+        for first, second in kind.pairs:
+            digest.update(f"{first}\t{second}\n".encode())
+    return digest.hexdigest()
 
 
 def evaluation_steps(steps: int) -> int:

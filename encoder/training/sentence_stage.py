@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from encoder.checkpoint import WEIGHTS
 from encoder.training.corpus import CorpusInvalid, file_sha256
 from encoder.training.recipe import Recipe
 from encoder.training.run import Settings, prepare
@@ -13,7 +14,7 @@ from encoder.training.sentence import SentenceTraining
 from encoder.training.sentence_masked import MaskedRows
 from encoder.training.sentence_pairs import load_kinds
 from encoder.training.sentence_rehearsal import rehearse_sentences, rehearse_teacher
-from encoder.training.sentence_run import SentenceRun, describe_pairs
+from encoder.training.sentence_run import SentenceRun, describe_pairs, digest_of
 from encoder.training.sentence_scores import load_graded
 from encoder.training.sentence_teacher import load_teacher
 from encoder.training.sentence_vectors import BlankVectors, TeacherVectors, Vectors
@@ -66,9 +67,8 @@ class SentenceStage:
 
     def train(self, *, resume: bool, checkpoint_s: float) -> Path:
         """Train, after `teach`; returns the model's directory. Raises what SentenceRun does."""
-        run = SentenceRun(
-            self._training(self._vectors), self._recipe, self._weights(), self._settings.out
-        )
+        data = digest_of(self._weights() / WEIGHTS, self._teacher.sha256, self._kinds)
+        run = SentenceRun(self._training(self._vectors), self._recipe, data, self._settings.out)
         return run.train(resume=resume, checkpoint_s=checkpoint_s)
 
     def _training(self, vectors: Vectors) -> SentenceTraining:

@@ -20,7 +20,7 @@ from encoder.training.sentence_loss import sentence_loss
 from encoder.training.sentence_masked import MaskedRows
 from encoder.training.sentence_pairs import load_kinds
 from encoder.training.sentence_rehearsal import rehearse_sentences, rehearse_teacher
-from encoder.training.sentence_run import SentenceRun
+from encoder.training.sentence_run import SentenceRun, digest_of
 from encoder.training.sentence_stage import SentenceStage, StageSettings
 from encoder.training.sentence_teacher import TorchTeacher
 from encoder.training.sentence_vectors import BlankVectors, TeacherVectors
@@ -219,7 +219,7 @@ def test_a_run_leaves_a_model_that_sentence_transformers_reads_with_equal_vector
     from sentence_transformers import SentenceTransformer
 
     training = start()
-    run = SentenceRun(training, sentence_recipe, base, tmp_path / "run")
+    run = SentenceRun(training, sentence_recipe, "ab", tmp_path / "run")
     directory = run.train(resume=False, checkpoint_s=1e-6)
 
     theirs = SentenceTransformer(str(directory), device="cpu").encode(["the cat sees a dog"])
@@ -229,6 +229,24 @@ def test_a_run_leaves_a_model_that_sentence_transformers_reads_with_equal_vector
     assert theirs.shape == (1, 16)
     with pytest.raises(CheckpointRefused, match="add --resume"):
         run.train(resume=False, checkpoint_s=1e-6)
+
+
+def test_a_run_goes_on_only_with_the_text_the_teacher_and_the_weights_it_began_with(
+    start, sentence_recipe, base, kinds, tmp_path
+):
+    weights = base / "model.safetensors"
+    digest = digest_of(weights, "teacher", kinds)
+    fewer = [replace(kinds[0], pairs=kinds[0].pairs[1:]), *kinds[1:]]
+    others = {digest_of(weights, "another", kinds), digest_of(weights, "teacher", fewer)}
+    assert digest == digest_of(weights, "teacher", kinds)
+    assert len({digest, *others}) == 3
+    SentenceRun(start(), sentence_recipe, digest, tmp_path).train(resume=False, checkpoint_s=60)
+
+    for other in others:
+        with pytest.raises(CheckpointRefused):
+            SentenceRun(start(), sentence_recipe, other, tmp_path).train(
+                resume=True, checkpoint_s=60
+            )
 
 
 class Killed(Exception):
@@ -242,7 +260,7 @@ def test_a_run_that_was_killed_goes_on_and_leaves_the_same_model_and_curves(
     recipe = sentence_recipe.model_copy(update={"sentences": rules})
 
     def run(name):
-        return SentenceRun(start(rules={"steps": 30}), recipe, base, tmp_path / name)
+        return SentenceRun(start(rules={"steps": 30}), recipe, "ab", tmp_path / name)
 
     whole = run("whole").train(resume=False, checkpoint_s=60)
     killed = run("killed")

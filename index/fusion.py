@@ -23,25 +23,25 @@ def reciprocal_ranks(ranking: Ranking) -> Parts:
     return {id: 1 / (RRF_K + rank) for rank, (id, _) in enumerate(ranking, start=1)}
 
 
-def relative_similarities(ranking: Ranking) -> Parts:
-    """From 0.4 for the first down to 0 for the last, which stands for the zero that is unknown."""
+def relative_similarities(ranking: Ranking, share: float = DENSE_SHARE) -> Parts:
+    """From `share` for the first down to 0 for the last, in place of the zero that is unknown."""
     if not ranking:
         return {}
     best, last = ranking[0][1], ranking[-1][1]
     if best <= last:
-        return dict.fromkeys((id for id, _ in ranking), DENSE_SHARE)
-    return {id: DENSE_SHARE * (score - last) / (best - last) for id, score in ranking}
+        return dict.fromkeys((id for id, _ in ranking), share)
+    return {id: share * (score - last) / (best - last) for id, score in ranking}
 
 
-def relative_bm25(ranking: Ranking) -> Parts:
-    """0.6 for the first, and to each other its share of that; BM25 has a zero of its own.
+def relative_bm25(ranking: Ranking, share: float = 1 - DENSE_SHARE) -> Parts:
+    """`share` for the first, and to each other its part of that; BM25 has a zero of its own.
 
     With `relative_similarities` a convex combination (Bruch, Gai and Ingber 2023).
     """
     if not ranking:
         return {}
     best = ranking[0][1]
-    return {id: (1 - DENSE_SHARE) * (score / best if best > 0 else 1.0) for id, score in ranking}
+    return {id: share * (score / best if best > 0 else 1.0) for id, score in ranking}
 
 
 def fused(dense: Parts, lexical: Parts) -> dict[str, float]:

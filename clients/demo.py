@@ -1,6 +1,6 @@
 """A server, a corpus, and what a vector knows about a word: `make demo`.
 
-python -m clients.demo --address 127.0.0.1:50061 --model models/all-minilm-l6-v2
+python -m clients.demo --address 127.0.0.1:50061 --model models/polyseme-nano
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from polyseme import Client, PolysemeError, SearchResult, field
-from polyseme.cli import tables
+from polyseme import Client, FailedPrecondition, PolysemeError, SearchResult, field
+from polyseme.cli import heat, tables
 from polyseme.cli.senses import read_labelled
 
 ROOT = Path(__file__).parents[1]
@@ -60,6 +60,12 @@ UNSEEN = (  # none of them is among the labelled ones
     "A heron stood motionless on the far bank",
     "The bank raised its interest rates again",
 )
+GUESSED = (
+    "He opened the [MASK] and went in.",
+    "Er ist Mitglied der [MASK] des Bundestages.",
+    "Il a bu un verre de [MASK].",
+)
+REFERENCE, PRONOUN = "The animal did not cross the street because it was too tired", "it"
 
 
 class DemoFailed(Exception):
@@ -82,6 +88,8 @@ def main() -> int:
             _compare(client, out)
             _senses(client, documents, out)
             _told(client, out)
+            _guesses(client, out)
+            _attention(client, out)
             _timing(client, documents, out)
     except KeyboardInterrupt:
         out.print("interrupted; the server is stopped and its data removed")
@@ -108,7 +116,7 @@ def _options() -> argparse.Namespace:
 def _serving(options: argparse.Namespace, out: Console) -> Iterator[Client]:
     """A server of the demo's own, its data in a temporary directory, gone afterwards."""
     if not options.model.is_dir():
-        raise DemoFailed(f"there is no model in {options.model}; `make demo` fetches it")
+        raise DemoFailed(f"there is no model in {options.model}: name another with --model")
     with tempfile.TemporaryDirectory(prefix="polyseme-demo-") as scratch:
         log = Path(scratch) / "server.log"
         with log.open("wb") as stream:
@@ -296,6 +304,29 @@ def _told(client: Client, out: Console) -> None:
         share = told.probabilities[told.sense]
         rows.add_row(f"{share:.0%}", Text.assemble((told.sense, "bold green"), f"  {told.text}"))
     out.print(rows)
+
+
+def _guesses(client: Client, out: Console) -> None:
+    """Masked words, where the model has kept the head that it was pretrained with."""
+    try:
+        filled = client.fill_mask(GUESSED, k=4)
+    except FailedPrecondition:
+        return
+    out.print()
+    out.rule("guessed: [bold]what stands behind the mask?[/]", align="left", characters="─")
+    rows = tables.grid()
+    for each in filled:
+        guesses = ", ".join(f"{g.text} {g.probability:.0%}" for g in each.masks[0].guesses)
+        rows.add_row(each.text, Text(guesses, style="bold green"))
+    out.print(rows)
+
+
+def _attention(client: Client, out: Console) -> None:
+    found = client.attention(REFERENCE, kind="mean", layers=[-1], words=[PRONOUN])
+    out.print()
+    out.rule(f"what [bold]{PRONOUN}[/] attends to in the last layer", align="left", characters="─")
+    out.print(Text(REFERENCE, style="italic"))
+    out.print(heat.bars(found.tokens, found.shares[0, 0].mean(axis=0), bars_max=5))
 
 
 def _timing(client: Client, documents: int, out: Console) -> None:

@@ -47,7 +47,8 @@ class Settings(BaseSettings):
         description="host:port for gRPC; port 0 takes a free one. Beyond loopback it needs TLS",
     )
     http_address: str = Field(
-        default="", description="host:port for /metrics and /healthz; empty: no HTTP side"
+        default="",
+        description="host:port for /metrics and /healthz, which have no TLS; empty: no HTTP side",
     )
     data: Path = Field(
         default=Path("data"), description="directory of the collections; made if missing"
@@ -55,12 +56,12 @@ class Settings(BaseSettings):
 
     # Which model, and how it runs
     model: Path = Field(
-        default=Path("models/all-minilm-l6-v2"),
+        default=Path("models/polyseme-nano"),
         description="model directory, as `polyseme-model import` and `export` leave it",
     )
     precision: Literal["int8", "fp32", "fp16"] = Field(
         default="int8",
-        description="int8: fastest on CPU; fp32: exact, about 2.5 times slower; fp16: for GPUs",
+        description="int8: fastest on CPU; fp32: exact, about half as fast; fp16: for GPUs",
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="what runs the model")
     threads: NonNegativeInt = Field(
@@ -216,9 +217,10 @@ class Settings(BaseSettings):
         host = host_and_port(address)[0]
         secured = self.tls_cert is not None and name == "address"
         if not (is_loopback(host) or secured or self.insecure):
+            tls = "" if name == "http_address" else "tls_cert and tls_key, or "
             raise ValueError(
-                f"{name} {address} is not loopback: give tls_cert and tls_key, "
-                "or insecure if something in front of the server ends TLS"
+                f"{name} {address} is not loopback: give {tls}insecure if something in front of "
+                "the server ends TLS"
             )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from polyseme import Client, field
+from polyseme.cli.senses import read_labelled
 
 ROOT = Path(__file__).resolve().parents[1]
 START_S_MAX = 60
@@ -129,3 +130,26 @@ def test_the_command_prints_json_that_scripts_can_read(client):
         check=True,
     )
     assert json.loads(run.stdout)["hits"][0]["document"]["id"].startswith("fruit")
+
+
+def test_the_model_that_ships_knows_which_apple_is_meant(tmp_path):
+    labelled = (ROOT / "clients/samples/senses.tsv").read_text("utf-8").splitlines()
+    uses = {
+        "Apple was juicy": "fruit",
+        "Apple stock crashed today": "company",
+        "A heron stood motionless on the far bank": "river",
+        "The bank raised its interest rates again": "money",
+    }
+    assert not [text for text in uses if any(text in line for line in labelled)]
+
+    with service(ROOT / "models/polyseme-nano", tmp_path / "data") as client:
+        inventory = client.fit_senses(read_labelled(labelled)[1])
+        told = client.classify_senses(inventory, uses)
+
+    assert {each.text: each.sense for each in told} == uses
+    assert [each.text[each.span.start : each.span.end] for each in told] == [
+        "Apple",
+        "Apple",
+        "bank",
+        "bank",
+    ]

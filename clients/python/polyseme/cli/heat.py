@@ -57,14 +57,14 @@ def _map(labels: Sequence[tuple[str, str]], columns: int, shares: NDArray[np.flo
     return text
 
 
-def bars(tokens: Sequence[Token], shares: NDArray[np.float32]) -> Table:
+def bars(tokens: Sequence[Token], shares: NDArray[np.float32], bars_max: int = BARS_MAX) -> Table:
     """Tokens by their share, the largest first; equal ones in the order of the text."""
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(justify="right", style="dim")
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
-    order = np.argsort(-shares, kind="stable")[:BARS_MAX].tolist()
+    order = np.argsort(-shares, kind="stable")[:bars_max].tolist()
     largest = max(float(shares.max()), 1e-9)  # of nothing, no bar
     for number in order:
         share = float(shares[number])

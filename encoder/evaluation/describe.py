@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from encoder.evaluation.card import CARD, with_section, write_files
-from encoder.evaluation.head import Value, with_head
+from encoder.evaluation.head import MARK, Value, split, with_head
 from encoder.evaluation.provenance import Stage, Text
 from encoder.manifest import Manifest, read_manifest
 from encoder.training.progress import duration
@@ -48,7 +48,7 @@ def describe(directory: Path, facts: Facts) -> list[Path]:
     """
     manifest = read_manifest(directory)
     card = directory / CARD
-    before = card.read_text("utf-8") if card.is_file() else ""
+    before = with_place(card.read_text("utf-8") if card.is_file() else "", manifest.name)
     body = with_section(before, sections(directory, manifest, facts), card, (BEGIN, END))
     files = {card: with_head(body.lstrip("\n"), head(facts))}
     for number, picture in enumerate(facts.pictures):
@@ -56,6 +56,17 @@ def describe(directory: Path, facts: Facts) -> list[Path]:
             files[directory / _picture(number)] = picture
     write_files(directory, files)
     return list(files)
+
+
+def with_place(card: str, name: str) -> str:
+    """`card` with marks for this command's part, which has the title: behind the head, before all
+    else. What `evaluate` wrote into an empty card has a bare title of its own, which goes."""
+    if BEGIN in card or END in card:
+        return card
+    lines, body = split(card)
+    body = body.lstrip("\n").removeprefix(f"# {name}\n").lstrip("\n")
+    head_lines = [MARK, *lines, MARK, ""] if lines else []
+    return "\n".join([*head_lines, BEGIN, END, "", body])
 
 
 def head(facts: Facts) -> dict[str, Value]:

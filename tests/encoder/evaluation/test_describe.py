@@ -121,6 +121,18 @@ def test_description_and_evaluation_keep_out_of_one_another(directory, run):
     assert both.index("## Training") < both.index("## Evaluation")
 
 
+def test_the_description_stands_first_though_the_evaluation_came_before(directory, run):
+    (directory / "README.md").unlink(missing_ok=True)
+    card.write(directory, evaluation())
+
+    text = describe(directory, run)
+
+    _, body = split(text)
+    assert body.lstrip().startswith("<!-- polyseme-model card")
+    assert text.count(f"# {read_manifest(directory).name}\n") == 1
+    assert text.index("## Data") < text.index("## Evaluation")
+
+
 def test_hugging_face_reads_the_card_and_its_results(directory, run):
     hub = pytest.importorskip("huggingface_hub")
     describe(directory, run)

@@ -99,8 +99,10 @@ def draw(lines: Iterable[Line], title: str) -> str:
     return plot(in_millions, title, across="million tokens")
 
 
-def plot(curves: Mapping[str, Points], title: str, *, across: str) -> str:
-    """An SVG of named curves, each of (amount of training, nats); `across` names the amount."""
+def plot(
+    curves: Mapping[str, Points], title: str, *, across: str, up: str = "nats per guessed token"
+) -> str:
+    """An SVG of named curves, each of (amount of training, loss), whose names are given."""
     curves = {name: points for name, points in curves.items() if points}
     every = [point for points in curves.values() for point in points] or [(1.0, 1.0)]
     right = max(x for x, _ in every)
@@ -118,7 +120,7 @@ def plot(curves: Mapping[str, Points], title: str, *, across: str) -> str:
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         f'<text x="{MARGIN}" y="24" font-size="15">{escape(title)}</text>',
         f'<text x="{WIDTH - MARGIN}" y="{HEIGHT - 12}" text-anchor="end">{escape(across)}</text>',
-        f'<text x="8" y="{MARGIN - 12}">nats per guessed token</text>',
+        f'<text x="8" y="{MARGIN - 12}">{up}</text>',
     ]
     for tick in range(round((top - bottom) * 2) + 1):
         value = bottom + tick / 2

@@ -227,4 +227,4 @@ def draw(lines: list[dict[str, Any]], title: str) -> str:
     curves = {
         name: [(line["step"], line[name]) for line in lines if name in line] for name in names
     }
-    return plot(curves, title, across="steps")
+    return plot(curves, title, across="steps", up="nats; cosine: its distance from 1")

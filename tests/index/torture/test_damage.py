@@ -78,7 +78,7 @@ def test_segments_that_are_not_compared_with_their_digest_are_found_out(monkeypa
 @pytest.mark.slow
 def test_documents_without_a_checksum_are_found_out(monkeypatch):
     monkeypatch.setattr("index.records.Record.crc", lambda record: 0)
-    monkeypatch.setattr("index.engine.Engine._compare_with_seal", lambda engine, uid: None)
+    monkeypatch.setattr("index.engine.Engine._compare_with_seal", lambda *_: None)
 
     assert found(["fruit/documents.sqlite3"])
 

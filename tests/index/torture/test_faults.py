@@ -77,10 +77,11 @@ def test_a_store_that_forgets_what_it_could_not_open_is_found_out(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_writer_that_lets_bare_errors_through_is_found_out(monkeypatch):
+def test_a_store_that_lets_bare_errors_through_is_found_out(monkeypatch):
     from contextlib import nullcontext
 
-    monkeypatch.setattr("index.files.translated", lambda path: nullcontext())
+    for module in ("files", "store", "segments", "snapshots"):
+        monkeypatch.setattr(f"index.{module}.translated", lambda path: nullcontext())
 
     assert found([(Kind.NO_LUCK, When.EARLY)])
 

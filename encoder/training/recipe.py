@@ -160,6 +160,7 @@ class Sentences(Part):
     cosine_weight: NonNegativeFloat = 1.0
     similarity_weight: NonNegativeFloat = 1.0
     contrast_weight: NonNegativeFloat = 0.5
+    word_weight: NonNegativeFloat = 0.0  # of the distance from the teacher's vectors of words
     contrast_same_above: PositiveFloat = 2.0  # no negatives: texts whose teacher's cosine is above
     file_pairs_max: PositiveInt = 100_000  # of one file, spread over it
     translation_share: Share = 0.5

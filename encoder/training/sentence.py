@@ -3,8 +3,8 @@
 Four ideas in one loss: a text's vector is the teacher's (Hinton et al. 2015); a translation's
 vector is that of its English (Reimers and Gurevych 2020); a text is nearer to its partner than
 to the others of the batch (van den Oord et al. 2018); all of it holds for the first 256, 128 and
-64 values too (Kusupati et al. 2022). Beside it some steps go on guessing hidden tokens, so that
-the trunk's word vectors and its masked-LM head stay good.
+64 values too (Kusupati et al. 2022). Beside it the words of English texts are taught, and some
+steps go on guessing hidden tokens, so that the masked-LM head stays good.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,23 +31,30 @@ from encoder.training.sentence_masked import MaskedRows, StatesOf, masked_loss
 from encoder.training.sentence_packing import Packed, means, seen
 from encoder.training.sentence_pairs import Kind
 from encoder.training.sentence_scores import score_graded, score_pairs
+from encoder.training.sentence_teacher import Teacher
 from encoder.training.sentence_vectors import Vectors
+from encoder.training.sentence_words import WordLessons
 from encoder.training.vocabulary import SPECIAL_TOKENS
 
 SHORT_TOKENS = 256  # up to which attention on a CPU is faster as plain matrix products
 TEXTS_AT_ONCE = 512  # where nothing is learnt from them
 FIT_TEXTS = 4000  # to which the projection is fitted at the start
+FIT_WORD_TEXTS = 500
 FIT_RIDGE = 1e-3  # of the mean variance
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceStep:
-    """What one step did: its losses (`masked` is None where no tokens were hidden), its size."""
+    """What one step did: its losses, its size.
+
+    words, masked: None where no words were taught, no tokens hidden
+    """
 
     total: float
     cosine: float
     similar: float
     contrast: float
+    words: float | None
     masked: float | None
     tokens: int
 
@@ -55,6 +62,7 @@ class SentenceStep:
 class SentenceTraining:
     """A pretrained encoder that learns a teacher's sentence vectors.
 
+    teacher: of words, where the recipe has them taught
     masked: the rows of the steps that guess hidden tokens too
     graded: pairs by language whose grades the vectors are judged by
     Raises ValueError if the teacher's vectors have another length than the recipe's, and
@@ -71,6 +79,7 @@ class SentenceTraining:
         device: torch.device,
         precision: torch.dtype = torch.float32,
         compiled: bool = False,
+        teacher: Teacher | None = None,
         masked: MaskedRows | None = None,
         graded: Mapping[str, GradedPairs] | None = None,
     ) -> None:
@@ -98,10 +107,18 @@ class SentenceTraining:
         self._states: StatesOf = self._eager_states
         if compiled:
             self._compile()
-        everything = nn.ModuleDict({"head": self._language_model, "projection": projection})
-        named = list(everything.named_parameters())
+        self._lessons: WordLessons | None = None
+        if rules.word_weight:
+            if teacher is None:
+                raise ValueError("word_weight: words need a teacher")
+            self._lessons = WordLessons(teacher, config.width, device)
+        parts = {"head": self._language_model, "projection": projection}
+        if self._lessons:
+            parts["words"] = self._lessons.projection
+        self._everything = nn.ModuleDict(parts)
+        named = list(self._everything.named_parameters())
         self._trained: list[Tensor] = [parameter for _, parameter in named]
-        self._fit_projection(projection)
+        self._fit(projection)
         settings = Optimizer(
             name=rules.optimizer,
             rate=rules.rate,
@@ -113,8 +130,8 @@ class SentenceTraining:
         self.steps_done = 0
 
     @torch.no_grad()
-    def _fit_projection(self, projection: nn.Linear) -> None:
-        """Begin with the linear map that brings the vectors nearest to the teacher's.
+    def _fit(self, projection: nn.Linear) -> None:
+        """Begin with the linear maps that bring the vectors nearest to the teacher's.
 
         From random numbers the cosine with the teacher rose from 0 to 0.02 in 40 steps.
         """
@@ -123,29 +140,42 @@ class SentenceTraining:
         with self._autocast():
             for begin in range(0, len(texts), TEXTS_AT_ONCE):
                 ids = self._packer.ids(texts[begin : begin + TEXTS_AT_ONCE])
-                parts.append(self._means(self._packer.pack(ids), len(ids), self._eager_states))
-        pooled = torch.cat(parts).double()
-        normal = pooled.T @ pooled
-        normal += FIT_RIDGE * normal.diagonal().mean() * torch.eye(len(normal)).to(normal)
-        fitted = torch.linalg.solve(normal, pooled.T @ target.to(normal))
-        projection.weight.copy_(fitted.T)
+                chunks = self._packer.pack(ids)
+                states = self._states_in(chunks, self._eager_states)
+                parts.append(means(states, self._owners(chunks), len(ids)))
+        projection.weight.copy_(nearest_map(torch.cat(parts), target))
+        if self._lessons is None:
+            return
+        for kind in [kind for kind in self._kinds if kind.english][:1]:
+            batch, chunks = self.batches.sample(kind, FIT_WORD_TEXTS)
+            targets = self._lessons.targets(batch, chunks)
+            with self._autocast():
+                states = self._states_in(chunks, self._eager_states)
+            found = means(states, targets.owners, len(targets.vectors))
+            self._lessons.projection.weight.copy_(nearest_map(found, targets.vectors))
 
     def train(self) -> SentenceStep:
         """Do the next step."""
         batch = self.batches.at(self.steps_done)
         target = batch.target.to(self._device, non_blocking=True)
+        lessons = self._lessons
+        taught = lessons.targets(batch.words, batch.chunks) if lessons and batch.words else None
         with self._autocast():
-            vectors = self._vectors_of(batch.chunks, len(target))
-        loss = sentence_loss(vectors, target, self._rules)
-        loss.total.backward()  # type: ignore[no-untyped-call]  # torch has no annotation for it
+            states = self._states_in(batch.chunks, self._states)
+        pooled = means(states, self._owners(batch.chunks), len(target))
+        loss = sentence_loss(self._projected(pooled), target, self._rules)
+        words = lessons.loss(states, taught) if lessons and taught else None
+        total = loss.total if words is None else loss.total + self._rules.word_weight * words
+        total.backward()  # type: ignore[no-untyped-call]  # torch has no annotation for it
         masked = self._guess()
         nn.utils.clip_grad_norm_(self._trained, 1.0)
         self._optimizers.step(self._rate_share())
         self.steps_done += 1
         self._update_average()
-        parts = torch.stack([loss.total.detach(), loss.cosine, loss.similar, loss.contrast])
-        total, cosine, similar, contrast = parts.tolist()
-        return SentenceStep(total, cosine, similar, contrast, masked, batch.tokens)
+        parts = torch.stack([total.detach(), loss.cosine, loss.similar, loss.contrast])
+        whole, cosine, similar, contrast = parts.tolist()
+        apart = None if words is None else float(words.detach())
+        return SentenceStep(whole, cosine, similar, contrast, apart, masked, batch.tokens)
 
     def _guess(self) -> float | None:
         """Add the gradients of guessing hidden tokens, in the steps that do so; their loss."""
@@ -159,21 +189,26 @@ class SentenceTraining:
 
     def _vectors_of(self, chunks: Sequence[Packed], texts: int) -> Tensor:
         """The vectors of the chunks' texts, (texts, width), of any length."""
-        pooled = self._means(chunks, texts, self._states)
+        return self._projected(
+            means(self._states_in(chunks, self._states), self._owners(chunks), texts)
+        )
+
+    def _projected(self, pooled: Tensor) -> Tensor:
         if self.model.projection is None:
             return pooled
         with torch.autocast(self._device.type, enabled=False):  # cheap, and all that it gives
             projected: Tensor = self.model.projection(pooled)
         return projected
 
-    def _means(self, chunks: Sequence[Packed], texts: int, states_of: StatesOf) -> Tensor:
-        """The means of the texts' states, (texts, width)."""
-        every = [c.owners.to(self._device, non_blocking=True) for c in chunks]
-        states = [
+    def _owners(self, chunks: Sequence[Packed]) -> list[Tensor]:
+        return [c.owners.to(self._device, non_blocking=True) for c in chunks]
+
+    def _states_in(self, chunks: Sequence[Packed], states_of: StatesOf) -> list[Tensor]:
+        """The last states of each chunk's tokens, (rows, tokens, width)."""
+        return [
             states_of(c.ids.to(self._device, non_blocking=True), owners)
-            for c, owners in zip(chunks, every, strict=True)
+            for c, owners in zip(chunks, self._owners(chunks), strict=True)
         ]
-        return means(states, every, texts)
 
     def _eager_states(self, ids: Tensor, owners: Tensor) -> Tensor:
         """The encoder's last states, (rows, tokens, width)."""
@@ -270,17 +305,14 @@ class SentenceTraining:
         """For a checkpoint."""
         return {
             "steps_done": self.steps_done,
-            "model": self._language_model.state_dict(),
-            "projection": self.model.projection.state_dict() if self.model.projection else {},
+            "model": self._everything.state_dict(),
             "average": self._average,
             "optimizers": self._optimizers.state(),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
-        self._language_model.load_state_dict(state["model"])
-        if self.model.projection is not None:
-            self.model.projection.load_state_dict(state["projection"])
+        self._everything.load_state_dict(state["model"])
         for own, saved in zip(self._average, state["average"], strict=True):
             own.copy_(saved)
         self._optimizers.load(state["optimizers"])
@@ -296,3 +328,13 @@ def fitting_sample(kinds: Sequence[Kind], vectors: Vectors) -> tuple[list[str], 
             texts += [first, second]
             taught += [first, first if kind.same else second]
     return texts, torch.from_numpy(vectors.read(vectors.rows(taught)))
+
+
+def nearest_map(given: Tensor, wanted: Tensor) -> Tensor:
+    """The weights (wanted's width, given's) of the linear map with the least squares, a ridge
+    beside."""
+    x = given.double()
+    normal = x.T @ x
+    normal += FIT_RIDGE * normal.diagonal().mean() * torch.eye(len(normal)).to(normal)
+    solution: Tensor = torch.linalg.solve(normal, x.T @ wanted.to(normal))
+    return solution.T

@@ -16,6 +16,7 @@ from encoder.training.sentence_packing import Packed, alone, pack, packable
 from encoder.training.sentence_pairs import Kind, PairOrder
 from encoder.training.sentence_teacher import TextReader
 from encoder.training.sentence_vectors import Vectors
+from encoder.training.sentence_words import WordBatch, Words, number_words
 
 SAMPLE_PAIRS = 400  # from which a kind's tokens a pair are taken
 
@@ -27,12 +28,14 @@ class SentenceBatch:
     chunks: owners are numbered in that order
     target: (texts, width), the teacher's vectors
     tokens: without padding
+    words:  None where words are not taught
     """
 
     kind: str
     chunks: tuple[Packed, ...]
     target: Tensor
     tokens: int
+    words: WordBatch | None = None
 
 
 class TextPacker:
@@ -49,6 +52,10 @@ class TextPacker:
     def ids(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Of each text, long ones cut."""
         return self._reader.ids(texts)
+
+    def words(self, texts: Sequence[str]) -> Words:
+        """The words of `texts` and the tokens that they are made of."""
+        return number_words(texts, self._reader.windows(texts))
 
     def pack(self, ids: Sequence[NDArray[np.int64]]) -> tuple[Packed, ...]:
         """The chunks of texts whose ids are given."""
@@ -119,10 +126,25 @@ class SentenceBatches:
         chosen = self._order.read(step)
         kind = self._kinds[chosen.kind]
         pairs = [kind.pairs[i] for i in chosen.pairs]
-        ids = self._packer.ids([first for first, _ in pairs] + [second for _, second in pairs])
+        texts = [first for first, _ in pairs] + [second for _, second in pairs]
+        ids = self._packer.ids(texts)
         target = self._vectors.read(self._rows[chosen.kind][:, chosen.pairs].reshape(-1))
         tokens = sum(len(row) for row in ids)
-        return SentenceBatch(kind.name, self._packer.pack(ids), torch.from_numpy(target), tokens)
+        taught = self._rules.word_weight and kind.english
+        words = self._words(kind, texts) if taught else None
+        chunks = self._packer.pack(ids)
+        return SentenceBatch(kind.name, chunks, torch.from_numpy(target), tokens, words)
+
+    def _words(self, kind: Kind, texts: Sequence[str]) -> WordBatch:
+        read = len(texts) // 2 if kind.same else len(texts)
+        readers = tuple(i % read for i in range(len(texts)))
+        return WordBatch(tuple(texts[:read]), readers, self._packer.words(texts))
+
+    def sample(self, kind: Kind, pairs: int) -> tuple[WordBatch, tuple[Packed, ...]]:
+        """The words of about so many pairs, spread over the kind's."""
+        chosen = kind.pairs[:: max(1, len(kind.pairs) // pairs)]
+        texts = [first for first, _ in chosen] + [second for _, second in chosen]
+        return self._words(kind, texts), self._packer.pack(self._packer.ids(texts))
 
 
 def _teacher_rows(kind: Kind, vectors: Vectors) -> NDArray[np.int64]:

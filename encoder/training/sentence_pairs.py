@@ -17,6 +17,7 @@ from encoder.training.rows import GOLDEN
 from encoder.training.streams import plain
 
 ENGLISH = "en"  # what the teacher reads
+TRANSLATIONS = "translations"
 # Between sentences: after a mark that ends one, before what may begin one.
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]*[A-Z0-9])")
 SEED_PAIRS = 4
@@ -39,6 +40,11 @@ class Kind:
     same: bool
     share: float  # of the steps
     repeats: Sequence[int] = ()
+
+    @property
+    def english(self) -> bool:
+        """Whether the second text is English too: the teacher's words are then the same."""
+        return self.name != TRANSLATIONS
 
     def taught(self) -> Iterator[str]:
         """The texts whose vectors the teacher must give, of pairs and held-out ones."""
@@ -68,7 +74,7 @@ def load_kinds(root: Path, recipe: Recipe, cache: Path) -> list[Kind]:
     translations = [file for file in files if file.pairs and ENGLISH in file.language.split("-")]
     lines = [file for file in files if not file.pairs and file.language in (ENGLISH, "")]
     kinds = [
-        _kind("translations", folder, translations, rules, rules.translation_share),
+        _kind(TRANSLATIONS, folder, translations, rules, rules.translation_share),
         _line_kind(folder, lines, rules),
     ]
     if rules.pairs:
@@ -95,7 +101,7 @@ def _kind(
         trained += pairs
         repeats += [max(1, round(file.weight))] * len(pairs)
     held_out = [pair for file in files for pair in _pairs(folder, file, held_out=True)]
-    return Kind(name, trained, held_out, name == "translations", share, repeats)
+    return Kind(name, trained, held_out, name == TRANSLATIONS, share, repeats)
 
 
 def _pairs(folder: Path, file: CleanFile, *, held_out: bool = False) -> Iterator[tuple[str, str]]:

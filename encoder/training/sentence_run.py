@@ -56,7 +56,7 @@ class SentenceWindow:
         return f"{loss}{self._speed:,.0f} tokens/s"
 
     def line(self) -> dict[str, float]:
-        """For the curve; `masked` alone where tokens were hidden."""
+        """For the curve; `words` and `masked` alone where there were some."""
         steps = self._steps
         found = {
             "loss": _mean([s.total for s in steps]),
@@ -64,6 +64,8 @@ class SentenceWindow:
             "similar": _mean([s.similar for s in steps]),
             "contrast": _mean([s.contrast for s in steps]),
         }
+        if words := [s.words for s in steps if s.words is not None]:
+            found["words"] = _mean(words)
         if masked := [s.masked for s in steps if s.masked is not None]:
             found["masked"] = _mean(masked)
         return {
@@ -223,8 +225,8 @@ def describe(scores: dict[str, Any]) -> str:
 
 def draw(lines: list[dict[str, Any]], title: str) -> str:
     """An SVG of the losses over the steps."""
-    names = ("loss", "cosine", "similar", "contrast", "masked")
+    names = ("loss", "cosine", "similar", "contrast", "words", "masked")
     curves = {
         name: [(line["step"], line[name]) for line in lines if name in line] for name in names
     }
-    return plot(curves, title, across="steps", up="nats; cosine: its distance from 1")
+    return plot(curves, title, across="steps", up="nats; cosine and words: distance from 1")

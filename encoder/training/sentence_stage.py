@@ -81,6 +81,7 @@ class SentenceStage:
             device=settings.device,
             precision=settings.precision,
             compiled=settings.compiled,
+            teacher=self._teacher,
             masked=self._masked() if self._recipe.sentences.masked_share else None,
             graded=load_graded(settings.evaluation) if settings.evaluation else None,
         )

@@ -36,6 +36,9 @@ class Teacher(Protocol):
     def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(texts, width), each of length 1; long texts keep their head."""
 
+    def states(self, texts: Sequence[str]) -> tuple[list[Window], list[NDArray[np.float32]]]:
+        """The tokens of each text and their last states, (tokens, states' width)."""
+
 
 class TextReader:
     """Texts to ids with a model's tokenizer; long texts keep their head."""
@@ -49,6 +52,14 @@ class TextReader:
         """Of each text, special tokens included."""
         encodings = self._tokenizer.encode_batch_fast(list(texts))
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+    def windows(self, texts: Sequence[str]) -> list[Window]:
+        """As `ids`, with where each token stands; special tokens are empty."""
+        found = []
+        for encoding in self._tokenizer.encode_batch(list(texts)):
+            places = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
+            found.append(Window(np.array(encoding.ids, dtype=np.int64), places[:, 0], places[:, 1]))
+        return found
 
 
 class ServedTeacher:
@@ -69,6 +80,15 @@ class ServedTeacher:
         for batch in batches([len(window.ids) for window in windows], SERVED_TOKENS):
             vectors[batch] = self._encoder.pooled([windows[i] for i in batch])
         return normalize(vectors)
+
+    def states(self, texts: Sequence[str]) -> tuple[list[Window], list[NDArray[np.float32]]]:
+        windows = self._reader.windows(texts)
+        found: list[NDArray[np.float32]] = [np.empty((0, 0), np.float32)] * len(windows)
+        for batch in batches([len(window.ids) for window in windows], SERVED_TOKENS):
+            layers = self._encoder.states([windows[i] for i in batch], [self._encoder.layers])
+            for i, states in zip(batch, layers, strict=True):
+                found[i] = states[0]
+        return windows, found
 
 
 class TorchTeacher:
@@ -108,6 +128,21 @@ class TorchTeacher:
                 )
                 vectors[batch] = F.normalize(pooled.float(), dim=-1).cpu().numpy()
         return vectors
+
+    @torch.inference_mode()
+    def states(self, texts: Sequence[str]) -> tuple[list[Window], list[NDArray[np.float32]]]:
+        windows = self._reader.windows(texts)
+        found: list[NDArray[np.float32]] = [np.empty((0, 0), np.float32)] * len(windows)
+        enabled = self._precision != torch.float32
+        with torch.autocast(self._device.type, self._precision, enabled=enabled):
+            for batch in batches([len(window.ids) for window in windows], self._budget):
+                ids, mask = rectangle([windows[i].ids for i in batch], self._pad_id)
+                states = self._model.encoder(
+                    torch.from_numpy(ids).to(self._device), torch.from_numpy(mask).to(self._device)
+                ).last
+                for i, row in zip(batch, states.float().cpu().numpy(), strict=True):
+                    found[i] = row[: len(windows[i].ids)]
+        return windows, found
 
 
 def load_teacher(

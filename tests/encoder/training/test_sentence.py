@@ -168,6 +168,30 @@ def test_a_student_comes_nearer_to_its_teacher_and_a_resumed_one_as_near(start, 
         assert torch.equal(a, b)
 
 
+def test_words_come_nearer_to_the_teachers_and_a_resumed_run_learns_the_same(start, teacher):
+    settings = {"teacher": teacher, "rules": {"word_weight": 4.0}}
+    whole = start(**settings)
+    steps = [whole.train() for _ in range(RULES.steps)]
+    begun = start(**settings)
+    for _ in range(15):
+        begun.train()
+    resumed = start(**settings)
+    resumed.load(begun.state())
+    for _ in range(15, RULES.steps):
+        resumed.train()
+
+    english = [step.words for step in steps if step.words is not None]
+    assert 0 < len(english) < len(steps)  # in translations none are taught
+    assert sum(english[-4:]) < 0.9 * sum(english[:4])
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_words_need_a_teacher(start):
+    with pytest.raises(ValueError, match="word_weight"):
+        start(rules={"word_weight": 1.0})
+
+
 def test_the_projection_begins_as_the_best_linear_map_to_the_teachers_vectors(start):
     training = start()
     fitted = training.evaluate()["pairs"]

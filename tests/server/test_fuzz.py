@@ -1,6 +1,9 @@
 """Whatever a caller sends, the server answers in time, never with INTERNAL, and goes on.
 
-Every method of every service, as their descriptors have them: a new one is met without a word here.
+Every method of every service, as their descriptors have them. Half of the requests are made up from
+the descriptors alone, so that a new field is met without a word here; the others are requests that
+would be answered OK (`samples.py`), a few of whose values were changed.
+
 `FUZZ_SECONDS=600 pytest -m slow -s tests/server/test_fuzz.py` looks longer, and prints what was
 answered; with FUZZ_SEED it sends the same again.
 """
@@ -15,12 +18,13 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor as Field
+from google.protobuf.json_format import ParseDict
 from grpc import StatusCode
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from polyseme.v1 import collection_pb2, common_pb2, document_pb2
 from server.app import SERVICES
+from tests.server.samples import COLLECTIONS, DIMENSIONS, SAMPLES, TEXTS, document
 
 ANSWER_S_MAX = 30.0
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "20"))
@@ -42,8 +46,8 @@ METHODS = [
     if method.name != "Drain"  # ends the server, as it should
 ]
 
-DIMENSIONS = 16
 DEPTH_MAX = 4
+CHANGES_MAX = 3  # of a sample
 
 HOSTILE = [
     "",
@@ -69,8 +73,7 @@ HOSTILE = [
     "x" * 65,
     "\U0010ffff",
 ]
-TEXTS = ["apple", "An apple a day.", "Apple sells phones.", "bank of the river"]
-NAMES = ["fuzz", "fuzz", "texts", "texts", "new", "missing"]
+NAMES = ["fuzz", "fuzz", "texts", "texts", "words", "new", "missing"]
 IDS = ["1", "2", "3", "new", "missing"]
 METADATA = ["lane", "a.b", "a", "bucket", "..", "a." * 40]
 
@@ -145,6 +148,23 @@ class Maker:
                 self._put(message, self._draw(st.sampled_from(list(oneof.fields))), depth)
         return message
 
+    def changed(self, message):
+        """`message` with a few of its values, at any depth, others, gone or twice there."""
+        for _ in range(self._draw(st.integers(0, CHANGES_MAX))):
+            owners = [(below, field) for below in within(message) for field in fields_of(below)]
+            if not owners:
+                break
+            below, field = self._draw(st.sampled_from(owners))
+            match self._draw(st.sampled_from(["other", "other", "gone", "twice"])):
+                case "gone":
+                    below.ClearField(field.name)
+                case "twice" if field.is_repeated and not is_map(field):
+                    getattr(below, field.name).MergeFrom(list(getattr(below, field.name)))
+                case _:
+                    below.ClearField(field.name)
+                    self._put(below, field, DEPTH_MAX - 1)
+        return message
+
     def _chance(self, hundredths):
         return self._draw(st.integers(0, 99)) < hundredths
 
@@ -197,11 +217,41 @@ def strings(field, hostile):
     return st.sampled_from(KNOWN.get(field.name, TEXTS))
 
 
+def fields_of(message):
+    """The fields of `message` that are set, or could be: of a made-up one-of, the one that is."""
+    return [
+        field
+        for field in message.DESCRIPTOR.fields
+        if field.containing_oneof is None or message.HasField(field.name)
+    ]
+
+
+def within(message):
+    """`message` and the messages in it."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is None or is_map(field):
+            continue
+        for below in value if field.is_repeated else [value]:
+            yield from within(below)
+
+
+def is_map(field):
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
 @st.composite
-def wires(draw, kind):
+def wires(draw, kind, samples):
     """The bytes of a message; one in eight is spoilt."""
     hostility = draw(st.sampled_from([0, 1, 5, 30]))
-    data = bytearray(Maker(draw, hostility).message(kind).SerializeToString())
+    maker = Maker(draw, hostility)
+    if samples and draw(st.booleans()):
+        sample = kind()
+        sample.CopyFrom(draw(st.sampled_from(samples)))
+        message = maker.changed(sample)
+    else:
+        message = maker.message(kind)
+    data = bytearray(message.SerializeToString())
     if draw(st.integers(0, 7)) == 0:
         for _ in range(draw(st.integers(1, 3))):
             place = draw(st.integers(0, len(data)))
@@ -228,47 +278,85 @@ def codes_of(channel, method, sent):
     return {code for code in StatusCode if code.value[0] in codes}
 
 
+def short(method):
+    return method.full_name.removeprefix("polyseme.v1.")
+
+
+def answer(channel, name, content):
+    """What a unary method answers, as its descriptor has it."""
+    method = next(method for method in METHODS if short(method) == name)
+    request = ParseDict(content, class_of(method.input_type)())
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    parse = class_of(method.output_type).FromString
+    return channel.unary_unary(path, lambda message: message.SerializeToString(), parse)(request)
+
+
 def provide(channel):
     """The collections that requests know of; a request before may have removed them."""
-    create = channel.unary_unary(
-        "/polyseme.v1.CollectionService/CreateCollection",
-        collection_pb2.CreateCollectionRequest.SerializeToString,
-        collection_pb2.CreateCollectionResponse.FromString,
-    )
-    upsert = channel.unary_unary(
-        "/polyseme.v1.DocumentService/UpsertDocuments",
-        document_pb2.UpsertDocumentsRequest.SerializeToString,
-        document_pb2.UpsertDocumentsResponse.FromString,
-    )
-    external = collection_pb2.ExternalVectors(dimensions=DIMENSIONS)
-    for collection in (
-        collection_pb2.Collection(name="fuzz", external=external),
-        collection_pb2.Collection(name="texts"),
-    ):
-        documents = [document(id, collection.name) for id in ("1", "2", "3")]
+    for collection in COLLECTIONS:
+        name = collection["name"]
+        documents = [document(id, name) for id in ("1", "2", "3")]
         with contextlib.suppress(grpc.RpcError):
-            create(collection_pb2.CreateCollectionRequest(collection=collection))
-            upsert(
-                document_pb2.UpsertDocumentsRequest(collection=collection.name, documents=documents)
+            answer(channel, "CollectionService.CreateCollection", {"collection": collection})
+            answer(
+                channel,
+                "DocumentService.UpsertDocuments",
+                {"collection": name, "documents": documents},
             )
 
 
-def document(id, collection):
-    made = document_pb2.Document(id=id, text=TEXTS[1])
-    made.metadata.update({"lane": "x", "a": {"b": 1}})
-    if collection == "fuzz":
-        values = np.random.default_rng(int(id)).normal(size=DIMENSIONS).astype("<f4")
-        made.vector.CopyFrom(common_pb2.Vector(data=values.tobytes(), dimensions=DIMENSIONS))
+@pytest.fixture
+def processes(start_process, filling_directory, translating_directory, tmp_path):
+    """By service: a small model that answers questions of every kind, and one that translates."""
+    started = []
+    for model in (filling_directory, translating_directory):
+        folder = tmp_path / str(len(started))
+        folder.mkdir()
+        started.append(start_process(folder, "--precision", "fp32", model=model))
+    found = dict.fromkeys((method.containing_service.name for method in METHODS), started[0])
+    return found | {"TranslationService": started[1]}
+
+
+@pytest.fixture
+def samples(processes):
+    """By method, messages that are answered OK."""
+    provide(processes["SearchService"].channel)
+    fitted = answer(
+        processes["SenseService"].channel,
+        "SenseService.FitSenses",
+        SAMPLES["SenseService.FitSenses"][0],
+    )
+    snapshot = answer(
+        processes["CollectionService"].channel,
+        "CollectionService.CreateSnapshot",
+        {"collection": "fuzz"},
+    )
+    made = {}
+    for method in METHODS:
+        kind = class_of(method.input_type)
+        made[method.full_name] = [ParseDict(content, kind()) for content in SAMPLES[short(method)]]
+    for message in made["polyseme.v1.SenseService.ClassifySenses"]:
+        message.inventory.CopyFrom(fitted.inventory)
+    for message in made["polyseme.v1.CollectionService.RestoreSnapshot"]:
+        message.snapshot = snapshot.snapshot.name
     return made
 
 
 @pytest.mark.slow
+def test_every_sample_is_answered(processes, samples):
+    """A fuzzer whose requests are all refused at the door finds nothing behind it."""
+    refused = {}
+    for method in METHODS:
+        for number, message in enumerate(samples[method.full_name]):
+            process = processes[method.containing_service.name]
+            if codes := codes_of(process.channel, method, [message.SerializeToString()]):
+                refused[short(method), number] = codes, process.last_lines()
+    assert not refused
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(2 * SECONDS + 300)
-def test_whatever_is_sent_is_answered_and_never_as_a_bug(
-    start_process, filling_directory, tmp_path
-):
-    """The model is a small one that can answer questions of every kind."""
-    process = start_process(tmp_path, "--precision", "fp32", model=filling_directory)
+def test_whatever_is_sent_is_answered_and_never_as_a_bug(processes, samples):
     seen = Counter()
     end = time.monotonic() + SECONDS
     number = 0
@@ -278,24 +366,30 @@ def test_whatever_is_sent_is_answered_and_never_as_a_bug(
             deadline=None,
             database=None,
             suppress_health_check=[HealthCheck.too_slow],
-        )(seed(SEED + number)(given(st.data())(lambda data: send(process, data, seen, end))))
+        )(
+            seed(SEED + number)(
+                given(st.data())(lambda data: send(processes, samples, data, seen, end))
+            )
+        )
         looked()
         number += 1
     calls, ok = sum(seen.values()), sum(n for (_, codes), n in seen.items() if not codes)
     print(f"\nseed {SEED}: {calls} calls, {ok} answered OK")
     for method in METHODS:
         codes = {c or "OK": n for (name, c), n in seen.items() if name == method.full_name}
-        print(f"{method.full_name.removeprefix('polyseme.v1.')}: {codes}")
+        print(f"{short(method)}: {codes}")
     assert calls >= EXAMPLES
 
 
-def send(process, data, seen, end):
+def send(processes, samples, data, seen, end):
     method = data.draw(st.sampled_from(METHODS), label="method")
     count = data.draw(st.integers(0, 4)) if method.client_streaming else 1
-    sent = [data.draw(wires(class_of(method.input_type))) for _ in range(count)]
+    kind = class_of(method.input_type)
+    sent = [data.draw(wires(kind, samples[method.full_name])) for _ in range(count)]
 
     if time.monotonic() > end:  # after the draws: Hypothesis wants the same ones each time
         return
+    process = processes[method.containing_service.name]
     provide(process.channel)
     codes = codes_of(process.channel, method, sent)
     seen[method.full_name, " ".join(sorted(code.name for code in codes))] += 1

@@ -3,9 +3,9 @@
 Letters in the shape comments: U target tokens, T source tokens, M target words, N source words.
 """
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, takewhile
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,36 +71,40 @@ def links_of(weights: Floats) -> list[Link]:
     return links
 
 
+_NO_CHARACTER = "\ufffd"  # what decoders make of bytes that are none yet
+
+
 def token_places(
     ids: Sequence[int], text: str, decode: Callable[[Sequence[int]], str]
 ) -> list[tuple[int, int]]:
     """Where each token stands in `text`, which is `decode` of all of them, stripped.
 
     A token's place is what its text adds to that of the tokens before it: so it is right whatever
-    a tokenizer does to spaces, pieces of words, and bytes that are no character by themselves.
+    a tokenizer does to spaces and pieces of words. The bytes of a character, where each is a token
+    of its own, all stand where the character does.
     """
     edges = [0]
+    unfinished = []  # of each token, whether it ends within a character
     for count in range(1, len(ids) + 1):
         begun = decode(ids[:count]).lstrip()
-        edges.append(max(edges[-1], _common_length(begun, text)))
+        edges.append(_agreed(begun, text, edges[-1]))
+        unfinished.append(edges[-2] == edges[-1] < len(begun) and begun.endswith(_NO_CHARACTER))
     places = []
     for start, end in pairwise(edges):
         space = len(text[start:end]) - len(text[start:end].lstrip())
         places.append((start + space, end))
+    for number in reversed(range(len(places) - 1)):
+        if unfinished[number]:
+            places[number] = places[number + 1]
     return places
 
 
-def _common_length(left: str, right: str) -> int:
-    return sum(
-        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False))
-    )
-
-
-def alignment_error_rate(found: Set[Link], sure: Set[Link], possible: Set[Link]) -> float:
-    """AER (Och and Ney 2003): 0 is perfect. `possible` takes in what is `sure`."""
-    allowed = possible | sure
-    total = len(found) + len(sure)
-    return 1.0 - (len(found & sure) + len(found & allowed)) / total if total else 0.0
+def _agreed(begun: str, text: str, before: int) -> int:
+    """How far both texts are equal, or `before` if that is not as far."""
+    if begun[:before] != text[:before]:
+        return before
+    end = min(len(begun), len(text))
+    return next((at for at in range(before, end) if begun[at] != text[at]), max(before, end))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +132,7 @@ def choose_heads(examples: Sequence[Example], heads_max: int = 4) -> tuple[int, 
         error = np.inf
         while len(chosen) < heads_max:
             further = [head for head in range(len(of_first)) if head not in chosen]
-            tried = [(_error(examples, layer, (*chosen, head)), head) for head in further]
+            tried = [(error_rate(examples, layer, (*chosen, head)), head) for head in further]
             if not tried or min(tried)[0] >= error:
                 break
             error, head = min(tried)
@@ -137,16 +141,18 @@ def choose_heads(examples: Sequence[Example], heads_max: int = 4) -> tuple[int, 
     return best[1], best[2]
 
 
-def _error(examples: Sequence[Example], layer: int, heads: tuple[int, ...]) -> float:
-    """Over all links together, as is usual, not as a mean over sentences."""
-    found, sure, possible = set(), set(), set()
-    for number, example in enumerate(examples):
-        weights = example.attention[layer][list(heads)].mean(axis=0)
-        found |= {(number, link) for link in links_of(weights)}
-        sure |= {(number, link) for link in example.sure}
-        possible |= {(number, link) for link in example.possible | example.sure}
-    total = len(found) + len(sure)
-    return 1.0 - (len(found & sure) + len(found & possible)) / total if total else 0.0
+def error_rate(examples: Sequence[Example], layer: int, heads: Sequence[int] = ()) -> float:
+    """AER (Och and Ney 2003) of the mean of some heads of a layer, of all if none is named.
+
+    0 is perfect, 1 the worst. Over all links together, as is usual, not a mean over sentences.
+    """
+    right, asked = 0, 0
+    for example in examples:
+        every = example.attention[layer]
+        found = set(links_of((every[list(heads)] if heads else every).mean(axis=0)))
+        right += len(found & example.sure) + len(found & (example.possible | example.sure))
+        asked += len(found) + len(example.sure)
+    return 1.0 - right / asked if asked else 0.0
 
 
 def _membership(places: Sequence[tuple[int, int]], spans: Sequence[Span]) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from pydantic_settings import (
 )
 
 from encoder.config import UnsupportedModel
-from encoder.evaluation.command import Card, Evaluate
+from encoder.evaluation.command import Align, Card, Evaluate
 from encoder.manifest import Manifest, ModelDamaged, Precision, read_manifest, verify
 from encoder.sense_space import SenseSpace, read_space
 from encoder.training.command import Finetune, Pretrain, Snapshot
@@ -207,6 +207,7 @@ class Model(BaseSettings):
     info: CliSubCommand[Info] = Field(description="show a model directory and check its files")
     evaluate: CliSubCommand[Evaluate] = Field(description="measure a model and write its card")
     card: CliSubCommand[Card] = Field(description="write data, training and limits on its card")
+    align: CliSubCommand[Align] = Field(description="choose the attention heads that align words")
     pretrain: CliSubCommand[Pretrain] = Field(
         description="train a masked language model on a folder of text"
     )

@@ -48,7 +48,6 @@ class Attention(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.dropout = config.dropout
         self.query_key_value = nn.Linear(config.width, 3 * config.width, bias=config.biased)
         self.output = nn.Linear(config.width, config.width, bias=config.biased)
 
@@ -74,8 +73,7 @@ class Attention(nn.Module):
             weights = scores.softmax(dim=-1)
             mixed = weights @ value  # (B, H, T, D)
         else:  # the same arithmetic in one kernel, which never holds all of (T, T)
-            dropout = self.dropout if self.training else 0.0
-            mixed = F.scaled_dot_product_attention(query, key, value, bias, dropout)
+            mixed = F.scaled_dot_product_attention(query, key, value, bias)
         return self.output(mixed.transpose(1, 2).reshape(batch, tokens, width)), weights
 
 

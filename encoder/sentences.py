@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from html import unescape
 from itertools import pairwise
 
 import regex
@@ -14,10 +15,15 @@ from encoder.tokenizer import Window
 _LINES = regex.compile(r"[^\r\n]+")
 _PARAGRAPHS = regex.compile(r"(?:(?!\r?\n[^\S\r\n]*\r?\n).)+", regex.DOTALL)
 _SPACE = regex.compile(r"\s+")
-# Tags and entities at the edges of a sentence, with the space around them.
+# White space at the edges of a sentence, whether typed or as an HTML entity, and the tags in it.
+# Other entities stay: `&Eacute;` begins a word, and `&quot;` is a sign like any other.
 _TAG = r"<[/!?]?[A-Za-z][^<>]*>"
-_BEFORE = regex.compile(rf"(?:\s|{_TAG})*")
-_AFTER = regex.compile(rf"(?:\s|{_TAG})*", regex.REVERSE)
+_BLANK = (
+    r"&(?:nbsp|ensp|emsp|thinsp|hairsp|numsp|puncsp"
+    r"|#0*(?:160|819[4-9]|820[0-2]|8239)|#[xX]0*(?:[aA]0|200[2-9aA]|202[fF]));"
+)
+_BEFORE = regex.compile(rf"(?:\s|{_TAG}|{_BLANK})*")
+_AFTER = regex.compile(rf"(?:\s|{_TAG}|{_BLANK})*", regex.REVERSE)
 _LETTER = regex.compile(r"\p{L}")
 _TAGS = regex.compile(_TAG)
 
@@ -34,7 +40,7 @@ class Splitting(StrEnum):
 class Piece:
     """A part of a text, in code points. What lies between pieces is kept as it is.
 
-    translatable: whether there is something in it to translate: a letter outside of tags
+    translatable: whether there is something in it to translate, see `is_translatable`
     """
 
     start: int
@@ -50,7 +56,7 @@ def pieces(text: str, language: str, splitting: Splitting) -> list[Piece]:
     """The sentences of a text in `language`, in order, without the space and tags around them.
 
     Sentences end where sentencex, by Wikimedia, finds that they do. Pieces do not overlap, and
-    nothing but white space and tags lies between them.
+    nothing but white space and tags lies between them; `&nbsp;` is white space.
     """
     found = []
     for start, end in _spans(text, language, splitting):
@@ -72,8 +78,8 @@ def trimmed(text: str, start: int, end: int) -> Piece | None:
 
 
 def is_translatable(text: str) -> bool:
-    """Whether there is a letter in it outside of tags."""
-    return _LETTER.search(_TAGS.sub("", text)) is not None
+    """Whether there is a letter in it outside of tags; `&amp;` has none, `&eacute;` is one."""
+    return _LETTER.search(unescape(_TAGS.sub("", text))) is not None
 
 
 def fitted(piece: Piece, text: str, window: Window, tokens_max: int) -> list[Piece]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import regex
 
 from encoder.alignment import Aligned, align, token_places
 from encoder.languages import detect
@@ -13,6 +14,8 @@ from encoder.translation import BeamPlan, PairMissing, Translator, Written
 from encoder.words import Span
 
 _UNLIMITED = 2**31 - 1
+# Tags and addresses are in no language; taken for one, `class` is French and `the/house` English.
+_NO_LANGUAGE = regex.compile(r"<[/!?]?[A-Za-z][^<>]*>|https?://\S+")
 
 
 class LanguageUnknown(ValueError):
@@ -115,7 +118,7 @@ def prepare(
         return Prepared(text, source, None, _parts(translator, text, "", splitting, copied=True))
     confidence = None
     if not source:
-        found = detect(text, {*sources, target}, unlikely=target)
+        found = detect(_prose(text), {*sources, target}, unlikely=target)
         if found.foreign:
             raise LanguageUnknown(found.foreign, sorted({*sources, target}))
         source, confidence = found.language, found.confidence
@@ -132,6 +135,12 @@ def sources_of(translator: Translator, target: str) -> tuple[str, ...]:
             f"but into {', '.join(translator.targets)}"
         )
     return sources
+
+
+def _prose(text: str) -> str:
+    """What of a text is in a language; all of it where nothing else is to go by."""
+    prose = _NO_LANGUAGE.sub(" ", text)
+    return prose if is_translatable(prose) else text
 
 
 def assemble(

@@ -132,6 +132,8 @@ def _watching(
             lambda _, inputs, states: note(output, target, states)
         )
     )
-    yield
-    for handle in handles:
-        handle.remove()
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

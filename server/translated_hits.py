@@ -9,7 +9,13 @@ from index.documents import Hit
 from polyseme.v1 import search_pb2
 from server.batching import Lane
 from server.errors import LimitExceeded, ModelLacks, RequestInvalid
-from server.translating import NO_TRANSLATION, NO_TRANSLATION_PROBLEM, TranslatePlan, Translating
+from server.translating import (
+    NO_TRANSLATION,
+    NO_TRANSLATION_PROBLEM,
+    TranslatePlan,
+    Translating,
+    primary,
+)
 
 HITS_MAX = 100  # of a call, whose texts are translated
 BEAM = BeamPlan(beams=2)  # half the work of the service's default: hits are there to be skimmed
@@ -27,13 +33,14 @@ def plan_from(
     if translating is None:
         raise ModelLacks(NO_TRANSLATION, NO_TRANSLATION_PROBLEM)
     targets = translating.translator.targets
-    if translate_to not in targets:
+    target = primary(translate_to)
+    if target not in targets:
         problem = f"{translate_to!r} is unknown; the model translates into {', '.join(targets)}"
         raise RequestInvalid("options.translate_to", problem)
     if hits > HITS_MAX:
         raise LimitExceeded("options.k", hits, HITS_MAX, "hits with translations")
     return TranslatePlan(
-        target=translate_to,
+        target=target,
         source="",
         beam=BEAM,
         alignment=False,

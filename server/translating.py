@@ -273,3 +273,8 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def primary(tag: str) -> str:
+    """The language of a tag as "de-AT" (BCP 47)."""
+    return tag.strip().lower().replace("_", "-").partition("-")[0]

@@ -1,8 +1,8 @@
-"""The commands `evaluate` and `card`; the first also `python -m encoder.evaluation.command`."""
+"""The commands `evaluate` (also `python -m encoder.evaluation.command`), `align` and `card`."""
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic_settings import CliApp, CliPositionalArg
@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from encoder.evaluation.suite import Plan
 
 # The values of the two enumerations: the command line would show the names of their members.
-TaskName: TypeAlias = Literal["mlm", "senses", "sts", "tatoeba", "retrieval", "translation"]
+TaskName: TypeAlias = Literal[
+    "mlm",
+    "senses",
+    "sts",
+    "tatoeba",
+    "retrieval",
+    "crosslingual",
+    "translation",
+    "alignment",
+]
 FormName: TypeAlias = Literal["torch", "fp32", "fp16", "int8"]
 
 
@@ -29,9 +38,11 @@ class Evaluate(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: CliPositionalArg[Path] = Field(description="a model directory, with a polyseme.json")
-    data: Path = Field(description="folder with sts/, parallel/, retrieval/, wsd/ and lm-eval/")
+    data: Path = Field(
+        description="folder with sts/, parallel/, contrastive/, retrieval/, wsd/ and lm-eval/"
+    )
     tasks: list[TaskName] = Field(
-        default=["mlm", "senses", "sts", "tatoeba", "retrieval", "translation"],
+        default=list(get_args(TaskName)),
         description="what to measure; repeat, or separate by commas",
     )
     forms: list[FormName] = Field(
@@ -82,6 +93,35 @@ class Evaluate(BaseModel):
             seed=self.seed,
             # On a card: what a stranger types, not where our folders are.
             command=f"polyseme-model evaluate {self.model.resolve().name} --data DIR",
+        )
+
+
+class Align(BaseModel):
+    """Choose the attention heads that align a translator's words best, and note them in the model.
+
+    By half of the hand-made pairs beside `encoder.evaluation.alignment`; `evaluate` scores them by
+    the other half. They count from the next `polyseme-model export` on, which must follow.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: CliPositionalArg[Path] = Field(description="a model directory with a translator")
+
+    def cli_cmd(self) -> None:
+        """Run it."""
+        # torch takes seconds; --help must not
+        from encoder.evaluation.alignment import SAMPLE, choose_alignment, halves, read_pairs
+
+        try:
+            development, _ = halves(read_pairs(SAMPLE))
+            found = choose_alignment(self.model, development)
+        except (OSError, ModelDamaged, UnsupportedModel) as error:
+            sys.exit(f"polyseme-model: {error}")
+        heads = ", ".join(str(head) for head in found.heads.heads)
+        print(
+            f"{self.model}: layer {found.heads.layer}, heads {heads} (from 0): error rate "
+            f"{100 * found.error_rate:.1f} on the {found.pairs} pairs that chose them; "
+            f"next: polyseme-model export {self.model}"
         )
 
 

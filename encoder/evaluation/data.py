@@ -2,6 +2,8 @@
 
 sts/stsb/stsb-{en,de,fr}-test.tsv               sentence, sentence, score 0 to 5
 parallel/tatoeba-laser-v1/test.{deu,fra}-eng.tsv  sentence, its translation
+parallel/ud-pud/test.en-de-fr.tsv               sentence, its two translations
+contrastive/multi30k-captions/test_2016.5captions.{en,de}.tsv  five captions of one picture
 retrieval/SET/{corpus,queries}.jsonl, qrels/test.tsv  BEIR's layout
 wsd/coarsewsd20/WORD/{train,test}.{data,gold}.txt  CoarseWSD-20 as published
 lm-eval/wikitext-2/test.txt                     WikiText-2 as published
@@ -26,7 +28,8 @@ class DataMissing(FileNotFoundError):
     def __init__(self, file: Path) -> None:
         super().__init__(
             f"{file} (or {file.name}.xz) is missing: --data takes the folder that holds sts/, "
-            f"parallel/, retrieval/, wsd/ and lm-eval/; or leave its task out with --tasks"
+            f"parallel/, contrastive/, retrieval/, wsd/ and lm-eval/; or leave its task out "
+            f"with --tasks"
         )
         self.file = file
 
@@ -115,8 +118,14 @@ def read_graded_pairs(file: Path) -> GradedPairs:
 
 def read_translations(file: Path) -> tuple[list[str], list[str]]:
     """Read `sentence TAB translation`. Raises DataMissing, DataMalformed."""
-    rows = [_columns(file, number, line, 2) for number, line in _numbered(file)]
-    return [row[0] for row in rows], [row[1] for row in rows]
+    sentences, translated = read_columns(file, 2)
+    return sentences, translated
+
+
+def read_columns(file: Path, count: int) -> list[list[str]]:
+    """Read `text TAB text ...`: the texts of each column. Raises DataMissing, DataMalformed."""
+    rows = [_columns(file, number, line, count) for number, line in _numbered(file)]
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def retrieval_folders(data: Path) -> list[Path]:

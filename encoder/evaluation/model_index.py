@@ -78,6 +78,12 @@ def place_of(key: str) -> Place | None:  # noqa: PLR0911  # one for each task
             )
         case "retrieval", [name, way]:
             return Place("text-retrieval", "Retrieval", name, name, "", f"ndcg_at_10_{way}")
+        case "crosslingual", [texts, direction, metric]:
+            dataset = {"captions": "multi30k-captions", "sentences": "ud-pud"}[texts]
+            name = f"{dataset} ({direction})"
+            return Place(
+                "text-retrieval", "Search across languages", dataset, name, direction, metric
+            )
         case "translation", [pair, metric]:
             scorer_name = {"lowered": "bleu_lower_cased_moses"}.get(metric, metric)
             name = f"Multi30k test2016 ({pair})"

@@ -14,7 +14,9 @@ class Task(StrEnum):
     STS = "sts"
     TATOEBA = "tatoeba"
     RETRIEVAL = "retrieval"
+    CROSSLINGUAL = "crosslingual"
     TRANSLATION = "translation"
+    ALIGNMENT = "alignment"
 
 
 class Form(StrEnum):

@@ -19,8 +19,8 @@ Ranking: TypeAlias = list[tuple[str, float]]  # ids with scores, best first
 HITS_MAX = 100  # of each side, before fusion
 
 # sentence-transformers' names for what a model wants written before a question or a passage.
-_QUERY_PROMPTS = ("query",)
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+QUERY_PROMPTS = ("query",)
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 def retrieval(subject: Subject, data: Path, *, column: str, limit: int | None) -> TaskResult:
@@ -60,13 +60,13 @@ def dense_rankings(subject: Subject, subset: RetrievalSet, column: str) -> list[
         subject,
         list(subset.documents.values()),
         label=f"{subset.name} documents, {column}",
-        prompt=_prompt(subject, _DOCUMENT_PROMPTS),
+        prompt=prompt_of(subject, DOCUMENT_PROMPTS),
     )
     queries = embed(
         subject,
         list(subset.queries.values()),
         label=f"{subset.name} queries, {column}",
-        prompt=_prompt(subject, _QUERY_PROMPTS),
+        prompt=prompt_of(subject, QUERY_PROMPTS),
     )
     every = (documents @ query for query in queries)
     return [[(ids[row], float(scores[row])) for row in best(scores)] for scores in every]
@@ -110,5 +110,6 @@ def reduced(subset: RetrievalSet, limit: int | None) -> RetrievalSet:
     return replace(subset, queries=queries, documents=documents)
 
 
-def _prompt(subject: Subject, names: Sequence[str]) -> str:
+def prompt_of(subject: Subject, names: Sequence[str]) -> str:
+    """The first prompt that the model has by one of these names; empty for none."""
     return next((subject.prompts[name] for name in names if name in subject.prompts), "")

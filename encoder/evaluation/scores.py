@@ -58,6 +58,18 @@ def macro_f1(gold: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
     return float(np.mean(scores))
 
 
+def recall(cosines: NDArray[np.floating], right: NDArray[np.int64], ranks: int) -> float:
+    """How many find their one right document among the first `ranks`, 0 to 1.
+
+    cosines: (queries, documents); right: (queries,) the right one's column
+    Of documents that are equally near, the earlier comes first, as `retrieval.best` has it.
+    """
+    own = np.take_along_axis(cosines, right[:, np.newaxis], axis=1)
+    earlier = np.arange(cosines.shape[1]) < right[:, np.newaxis]
+    better = np.sum((cosines > own) | ((cosines == own) & earlier), axis=1)
+    return float(np.mean(better < ranks))
+
+
 def mining_f1(chosen: NDArray[np.int64]) -> float:
     """MTEB's score for bitext mining, 0 to 1; line i of each side translates line i of the other.
 

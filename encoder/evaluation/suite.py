@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
+from encoder.evaluation.alignment import alignment
 from encoder.evaluation.coarsewsd import coarsewsd_folder, word_senses
+from encoder.evaluation.crosslingual import crosslingual, crosslingual_files
 from encoder.evaluation.data import require, retrieval_folders, sense_folders
 from encoder.evaluation.masked import masked_loss
 from encoder.evaluation.result import Evaluation, Form, Task, TaskResult
@@ -17,6 +19,9 @@ from encoder.evaluation.vectors import Subject
 from encoder.manifest import Manifest, Precision, read_manifest
 from encoder.runtime import Encoder
 from encoder.translation_config import FOLDER
+
+# Not asked of the served graphs: the losses of masked tokens, and where a given translation looks.
+_TORCH_ALONE = (Task.MLM, Task.ALIGNMENT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +49,8 @@ def evaluate(plan: Plan) -> Evaluation:
     results: dict[Task, dict[str, TaskResult]] = {task: {} for task in plan.tasks}
     for task in plan.tasks:
         for name, subject in subjects.items():
-            if task is Task.MLM and not isinstance(subject, TorchModel):
-                continue  # the served graphs have no head
+            if task in _TORCH_ALONE and not isinstance(subject, TorchModel):
+                continue
             earlier = next(iter(results[task].values()), None)
             results[task][name] = _run(task, subject, plan, name, earlier)
     return Evaluation(
@@ -83,12 +88,15 @@ def _check_data(plan: Plan) -> None:
         for folder in retrieval_folders(plan.data):
             require(folder / "corpus.jsonl")
             require(folder / "queries.jsonl")
+    if Task.CROSSLINGUAL in plan.tasks:
+        for file in crosslingual_files(plan.data):
+            require(file)
     if Task.TRANSLATION in plan.tasks and (plan.directory / FOLDER).is_dir():
         for file in caption_files(plan.data).values():
             require(file)
 
 
-def _run(
+def _run(  # noqa: PLR0911  # one for each task
     task: Task, subject: Subject, plan: Plan, name: str, earlier: TaskResult | None
 ) -> TaskResult:
     match task:
@@ -110,9 +118,13 @@ def _run(
             return translations(subject, plan.data, column=name, limit=plan.limit)
         case Task.RETRIEVAL:
             return retrieval(subject, plan.data, column=name, limit=plan.limit)
+        case Task.CROSSLINGUAL:
+            return crosslingual(subject, plan.data, column=name, limit=plan.limit)
         case Task.TRANSLATION:
             form = next(form for form in plan.forms if column(form) == name)
             return captions(plan.directory, plan.data, form, limit=plan.limit, seed=plan.seed)
+        case Task.ALIGNMENT:
+            return alignment(plan.directory, limit=plan.limit)
         case _:
             assert_never(task)
 

@@ -14,7 +14,9 @@ _TITLES = {
     Task.STS: "Sentence similarity",
     Task.TATOEBA: "Finding translations",
     Task.RETRIEVAL: "Retrieval",
+    Task.CROSSLINGUAL: "Search across languages",
     Task.TRANSLATION: "Translation",
+    Task.ALIGNMENT: "Word alignment",
 }
 
 

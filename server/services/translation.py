@@ -23,6 +23,7 @@ from server.translating import (
     TranslatedTexts,
     TranslatePlan,
     Translating,
+    primary,
 )
 from server.translations import sentence_to, translate_reply
 
@@ -206,11 +207,6 @@ def languages_from(
         problem = f"{options.source_language!r} is not translated into {target!r}; {sources} are"
         raise RequestInvalid("options.source_language", problem)
     return source, target
-
-
-def primary(tag: str) -> str:
-    """The language of a tag as "de-AT" (BCP 47)."""
-    return tag.strip().lower().replace("_", "-").partition("-")[0]
 
 
 def beam_from(options: translation_pb2.TranslateOptions, settings: Settings) -> BeamPlan:

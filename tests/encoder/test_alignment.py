@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from encoder.alignment import (
     Example,
     align,
-    alignment_error_rate,
     choose_heads,
+    error_rate,
     links_of,
     token_places,
 )
@@ -73,15 +73,75 @@ def test_bytes_that_are_no_character_yet_belong_to_where_it_stands():
     def decode(ids):  # 日 is three bytes, a token each
         return ["", "a", "a�", "a�", "a日", "a日b"][len(ids)]
 
-    assert token_places(range(5), whole, decode) == [(0, 1), (1, 1), (1, 1), (1, 2), (2, 3)]
+    assert token_places(range(5), whole, decode) == [(0, 1), (1, 2), (1, 2), (1, 2), (2, 3)]
+
+
+@given(text=st.text(alphabet="aé日🙂", max_size=6))
+def test_all_bytes_of_a_character_stand_where_it_does(text):
+    encoded = text.encode()
+
+    places = token_places(range(len(encoded)), text, lambda ids: text_of(encoded[: len(ids)]))
+
+    owners = [at for at, character in enumerate(text) for _ in character.encode()]
+    assert places == [(at, at + 1) for at in owners]
+
+
+def text_of(some):
+    return some.decode(errors="replace")
+
+
+def test_a_word_spelled_in_bytes_is_the_mean_of_all_of_them():
+    encoded = "日".encode()
+    source = window([(0, 3), (4, 7)])
+    places = token_places(range(3), "日", lambda ids: text_of(encoded[: len(ids)]))
+    attention = np.array([[0.9, 0.1], [0.6, 0.4], [0.0, 1.0]], np.float32)
+
+    found = align("the sun", source, "日", places, attention)
+
+    np.testing.assert_allclose(found.weights, [[0.5, 0.5]], atol=1e-6)
+
+
+def test_a_long_text_is_compared_once_and_not_once_for_each_token():
+    compared = 0
+
+    class Watched(str):
+        def __getitem__(self, at):
+            nonlocal compared
+            compared += isinstance(at, int)
+            return super().__getitem__(at)
+
+    text = Watched("ab" * 500)
+    places = token_places(range(500), text, lambda ids: "ab" * len(ids))
+
+    assert places == [(2 * i, 2 * i + 2) for i in range(500)]
+    assert compared == len(text)
 
 
 def test_the_error_rate_is_that_of_och_and_ney():
-    assert alignment_error_rate({(0, 0)}, {(0, 0)}, {(0, 0)}) == 0.0
-    assert alignment_error_rate({(1, 1)}, {(0, 0)}, {(0, 0)}) == 1.0
+    assert error_rate([example({(0, 0)}, {(0, 0)})], 0) == 0.0
+    assert error_rate([example({(1, 1)}, {(0, 0)})], 0) == 1.0
     # One sure link of two found, and one that is possible.
-    found, sure, possible = {(0, 0), (1, 2)}, {(0, 0), (1, 1)}, {(1, 2)}
-    assert alignment_error_rate(found, sure, possible) == pytest.approx(1 - (1 + 2) / 4)
+    other = example({(0, 0), (1, 2)}, {(0, 0), (1, 1)}, {(1, 2)})
+    assert error_rate([other], 0) == pytest.approx(1 - (1 + 2) / 4)
+    # Over the links of both together, which is no mean of two rates.
+    assert error_rate([example({(0, 0)}, {(0, 0)}), other], 0) == pytest.approx(1 - (2 + 3) / 6)
+
+
+def test_of_several_heads_the_mean_is_judged():
+    right, wrong = (example({link}, {(0, 0)}).attention[0] for link in ((0, 0), (1, 0)))
+    both = Example([np.concatenate([right, wrong])], frozenset({(0, 0)}), frozenset())
+
+    assert error_rate([both], 0, [0]) == 0.0
+    assert error_rate([both], 0, [1]) == 1.0
+    assert error_rate([both], 0) == error_rate([both], 0, [0, 1]) == pytest.approx(1 - 2 / 3)
+
+
+def example(found, sure, possible=()):
+    """One layer of one head, which looks from target words at the source words that are `found`."""
+    weights = np.zeros((1, 3, 3), np.float32)
+    for source, target in found:
+        weights[0, target, source] = 1.0
+    return Example([weights], frozenset(sure), frozenset(possible))
 
 
 def test_the_heads_that_align_are_chosen():

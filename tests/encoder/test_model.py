@@ -1,5 +1,7 @@
 """transformers and sentence-transformers judge our encoder."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -120,6 +122,20 @@ def test_dropout_is_for_training_alone():
         first, second = encoder(ids, mask).last, encoder(ids, mask).last
 
     torch.testing.assert_close(first, second, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_both_ways_to_compute_attention_learn_alike(model_type):
+    """A run on a GPU takes the one, a run on a CPU the other."""
+    torch.manual_seed(7)
+    encoder = Encoder(replace(SHAPES[model_type], dropout=0.3)).train()
+    ids, mask = batch(SHAPES[model_type].pad_id)
+    states = []
+    for explain in (False, True):
+        torch.manual_seed(8)  # of dropout
+        states.append(encoder(ids, mask, explain=explain).last.detach())
+
+    torch.testing.assert_close(*states, **CLOSE)
 
 
 def test_more_tokens_than_positions_are_refused(sentence_model):

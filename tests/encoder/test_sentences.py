@@ -18,6 +18,7 @@ FRAGMENTS = [
     "<b>",
     "</b>",
     "<br/>",
+    "&nbsp;",
     "Mr.",
     "3.5",
     "é",
@@ -78,6 +79,24 @@ def test_tags_at_the_edges_stay_outside_and_are_nothing_to_translate():
     assert piece.of(text) == "Hello <b>world</b>."
     assert not is_translatable("<a href='x'> 12:30 </a>")
     assert is_translatable("1 < 2 and 3 > 2")
+
+
+@pytest.mark.parametrize("space", ["&nbsp;", "&#160;", "&#xA0;", "&#x202F;", "&thinsp;"])
+def test_white_space_by_its_name_stays_outside_too(space):
+    assert cut(f"{space}<b>Hello&nbsp;world.</b> {space}") == ["Hello&nbsp;world."]
+    assert cut(f"<p>{space}</p>") == []
+
+
+def test_entities_that_are_read_stay_inside():
+    assert cut("&Eacute;cole, dit&nbsp;il, &quot;R&amp;D&quot;", "fr") == [
+        "&Eacute;cole, dit&nbsp;il, &quot;R&amp;D&quot;"
+    ]
+
+
+def test_a_letter_may_be_written_as_an_entity_and_a_sign_has_none():
+    assert is_translatable("&eacute;")
+    assert is_translatable("&lt;b&gt;")
+    assert not is_translatable("&nbsp;&mdash; 12 &amp; 13")
 
 
 def window(text):

@@ -178,6 +178,25 @@ def test_the_longest_words_are_cut_and_nothing_is_lost(exact, text):
     assert kept.replace(" ", "") == text.replace(" ", "")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<div class="container"><span>Guten Morgen</span></div>',
+        '<a href="https://www.example.com/the/house/with/many/words">Hallo Welt</a>',
+        "https://www.example.com/the/house/with/many/words Hallo Welt",
+    ],
+)
+def test_neither_tags_nor_addresses_tell_a_language(exact, text):
+    prepared = prepare(exact, text, target="en")
+
+    assert prepared.source == "de"
+    assert prepared.confidence > 0.75
+
+
+def test_a_text_of_an_address_alone_is_still_in_some_language(exact):
+    assert prepare(exact, "https://example.com/a", target="en").source in {"de", "en", "fr"}
+
+
 HOSTILE = ["a", "é", "日", "🙂", " ", "\n", ". ", "<b>", "</b>", "-", "12", "ﷺ", "\u0301", "\u202e",
            "\x1f", "&amp;", "Mr. ", '"', "<", ">", "le chat "]  # fmt: skip
 

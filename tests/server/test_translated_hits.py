@@ -62,6 +62,18 @@ async def test_hits_come_in_the_language_asked_for(serving, translating_director
     assert not any(hit.HasField("translation") for hit in plain.hits)
 
 
+@pytest.mark.parametrize("tag", ["de-AT", "DE", "de_CH"])
+async def test_a_language_may_be_named_as_for_translate(serving, translating_directory, tag):
+    async with serving(model=translating_directory) as stubs:
+        await filled(stubs, "tagged")
+        reply = await stubs.search.Search(search("tagged", translate_to=tag))
+
+    found = {hit.document.id: hit.translation for hit in reply.hits}
+    assert found["en"].text == "Der Hund sieht die Katze."
+    assert found["de"].text == TEXTS["de"]
+    assert found["de"].source_language == "de"
+
+
 @pytest.mark.parametrize(
     ("options", "code"),
     [

@@ -51,6 +51,14 @@ def data(tmp_path_factory):
     for code in ("deu", "fra"):
         same = "".join(f"{text}\t{text}\n" for text in [*FRUIT, *FIRM])
         (root / "parallel" / "tatoeba-laser-v1" / f"test.{code}-eng.tsv").write_text(same)
+    texts = [*FRUIT, *FIRM]
+    for file, columns in (
+        ("contrastive/multi30k-captions/test_2016.5captions.en.tsv", 5),
+        ("contrastive/multi30k-captions/test_2016.5captions.de.tsv", 5),
+        ("parallel/ud-pud/test.en-de-fr.tsv", 3),
+    ):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text("".join("\t".join([text] * columns) + "\n" for text in texts))
     (root / "lm-eval" / "wikitext-2").mkdir(parents=True)
     text = " . ".join([*FRUIT, "a <unk> fell", *FIRM]) + " ."
     (root / "lm-eval" / "wikitext-2" / "test.txt").write_text(f" \n = Apple = \n \n {text} \n" * 3)

@@ -168,6 +168,7 @@ def test_hugging_face_reads_the_card_and_its_results(directory, run):
             "accuracy_contextual+sentence_1nn",
         ),
         ("senses.contextual.lda.macro", "coarsewsd-20", "f1_contextual_lda"),
+        ("crosslingual.captions.de-en.recall_at_10", "multi30k-captions", "recall_at_10"),
         ("mlm.whole", "wikitext", "loss_whole"),
     ],
 )

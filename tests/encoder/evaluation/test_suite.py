@@ -53,7 +53,7 @@ def test_torch_answers_as_the_runtime_does(exported):
 def test_both_forms_of_one_model_get_the_same_scores(evaluation):
     assert evaluation.columns == ("torch fp32", "onnx fp32")
     assert evaluation.partial == ""
-    for task in (Task.SENSES, Task.STS, Task.TATOEBA, Task.RETRIEVAL):
+    for task in (Task.SENSES, Task.STS, Task.TATOEBA, Task.RETRIEVAL, Task.CROSSLINGUAL):
         torch, onnx = (evaluation.results[task][column] for column in evaluation.columns)
         assert [s.key for s in torch.scores] == [s.key for s in onnx.scores]
         for ours, theirs in zip(torch.scores, onnx.scores, strict=True):
@@ -63,6 +63,23 @@ def test_both_forms_of_one_model_get_the_same_scores(evaluation):
 def test_the_masked_language_model_is_scored_in_torch_alone(evaluation):
     assert list(evaluation.results[Task.MLM]) == ["torch fp32"]
     assert evaluation.results[Task.MLM]["torch fp32"].scores
+
+
+def test_a_model_without_a_translator_has_no_alignment_and_a_note_says_so(evaluation):
+    assert list(evaluation.results[Task.ALIGNMENT]) == ["torch fp32"]
+    assert evaluation.results[Task.ALIGNMENT]["torch fp32"].scores == []
+    assert "no translator" in evaluation.results[Task.ALIGNMENT]["torch fp32"].notes[0]
+
+
+def test_search_across_languages_is_in_the_table_and_on_the_card(exported, tmp_path, evaluation):
+    directory = shutil.copytree(exported, tmp_path / "tiny")
+
+    card.write(directory, evaluation)
+
+    shown = (directory / "README.md").read_text("utf-8")
+    assert "| Captions, de in en, recall@10 | 100.0 | 100.0 |" in shown
+    assert "type: ud-pud" in shown
+    assert "crosslingual.sentences.fr-de.recall_at_1" in (directory / card.DATA).read_text("utf-8")
 
 
 def test_apple_has_a_line_of_its_own_and_every_shot_a_deviation(evaluation):
@@ -123,7 +140,10 @@ def test_the_models_own_whitening_is_used_for_what_is_served_and_a_note_says_so(
     ("changes", "why"),
     [
         ({"limit": 3}, "at most 3 of each set"),
-        ({"tasks": (Task.STS, Task.SENSES)}, "without mlm, tatoeba, retrieval, translation"),
+        (
+            {"tasks": (Task.STS, Task.SENSES)},
+            "without mlm, tatoeba, retrieval, crosslingual, translation, alignment",
+        ),
     ],
 )
 def test_less_than_all_of_it_is_partial(exported, data, changes, why):
@@ -148,6 +168,7 @@ def test_the_command_prints_a_quick_look_and_writes_nothing(exported, data, caps
         ("senses", "wsd", "WORD/train.data.txt"),
         ("tatoeba", "parallel/tatoeba-laser-v1/test.fra-eng.tsv", "test.fra-eng.tsv"),
         ("retrieval", "retrieval/tiny/corpus.jsonl", "tiny/corpus.jsonl"),
+        ("crosslingual", "parallel/ud-pud/test.en-de-fr.tsv", "test.en-de-fr.tsv"),
         ("retrieval", "retrieval", "retrieval/SET/qrels/test.tsv"),
     ],
 )

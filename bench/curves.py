@@ -7,10 +7,11 @@ Writes curves.json and one SVG a curve (both axes logarithmic), all through gRPC
 
 length     one text of 1 to 8,192 tokens, in windows where the model reads fewer
 batch      1 to 4,096 short texts in one `embed`
-corpus     search by vector in 1,000 to `--largest` documents, and the server's memory
+corpus     search by vector in 1,000 to `--largest` documents
 callers    1 to 512 callers, each with one short text at a time
-footprint  start to first answer, memory before and after work (no plot)
+footprint  start to first answer, memory before and after work, what pip installs (no plot)
 
+Each point has the server's memory beside it, what is no copy of a file's: "server_mib".
 "exponent" is the slope of the last decade: 1 is in proportion, above 1 is worse than that.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import statistics
 import tempfile
 import time
@@ -26,11 +28,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from html import escape
+from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
+from answering import memory
 from service import machine, seconds, serving
 from vectors import corpus_and_queries
 
@@ -42,8 +46,9 @@ BATCHES = (1, 4, 16, 64, 256, 1024, 4096)
 CORPUS = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 CALLERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 CALLS = 1_024  # of each point of "callers", at most
+STARTS = 3  # of a server, of which the median counts
+DISTRIBUTION = "polyseme-server"
 SHORT = "The quick brown fox jumps over the lazy dog by the river."
-SPECIAL_TOKENS = 2
 MIB = 1024 * 1024
 
 
@@ -59,6 +64,7 @@ class Curve:
     exponent: float = 0.0
 
     def add(self, x: float, y: float, **notes: Any) -> None:
+        notes["server_mib"] = server_mib()[1]
         self.points.append((x, y))
         self.notes.append(notes)
         print(f"{self.name}: {self.x_axis} {x:,.0f}, {self.y_axis} {y:,.2f} {notes or ''}")
@@ -83,11 +89,15 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=1_000_000, help="of the corpus, callers")
     parser.add_argument("--repeats", type=int, default=5)
     chosen = parser.parse_args()
+    if "corpus" in chosen.curves and chosen.vectors is None:
+        parser.error("the corpus curve wants --vectors")
 
     chosen.out.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {"machine": machine(), "model": chosen.model.name}
     if "footprint" in chosen.curves:
-        found["footprint"] = footprint(chosen.model)
+        starts = [footprint(chosen.model) for _ in range(STARTS)]
+        found["footprint"] = {key: statistics.median(s[key] for s in starts) for key in starts[0]}
+        found["footprint"]["installed_mib"] = installed_mib()
         print(found["footprint"])
     drawn = {"length": lengths, "batch": batches, "callers": callers}
     curves = []
@@ -109,7 +119,7 @@ def main() -> None:
 def lengths(client: Client, repeats: int, largest: int) -> Curve:
     curve = Curve("length", "tokens of one text", "ms")
     for tokens in LENGTHS[: None if largest >= LENGTHS[-1] else -3]:
-        text = " ".join(["dog"] * max(1, tokens - SPECIAL_TOKENS))  # a token each
+        text = " ".join(["dog"] * tokens)  # a token each, beside two special ones a window
         curve.add(tokens, typical_ms(lambda: client.embed([text], truncation="windows"), repeats))  # noqa: B023  called at once
     return curve
 
@@ -152,7 +162,6 @@ def corpus(chosen: argparse.Namespace, data: Path) -> Curve:
             yield {"id": str(row), "text": f"number {row}", "vector": vectors[row]}
 
     with serving(chosen.model, "int8", data / "corpus") as client:
-        server = server_process()
         own = OwnVectors(dimensions=vectors.shape[1])
         client.create_collection("bench", vectors=own)
         for before, size in pairwise([0, *sizes]):
@@ -165,10 +174,7 @@ def corpus(chosen: argparse.Namespace, data: Path) -> Curve:
                 seconds(lambda: client.search("bench", query, ids_only=True))  # noqa: B023  at once
                 for query in queries[: 20 * chosen.repeats]
             ]
-            curve.add(
-                size, statistics.median(times) * 1e3, ready_s=round(ready_s, 1),
-                server_mib=round(server.memory_full_info().uss / MIB),
-            )  # fmt: skip
+            curve.add(size, statistics.median(times) * 1e3, ready_s=round(ready_s, 1))
     return curve
 
 
@@ -181,23 +187,47 @@ def footprint(model: Path) -> dict[str, float]:
     ):
         client.embed([SHORT])
         answered = time.perf_counter() - began
-        server = server_process()
-        idle = server.memory_full_info().uss
-        spent = sum(server.cpu_times()[:2])
+        idle, spent = server_mib(), sum(server_process().cpu_times()[:2])
         client.embed([f"{SHORT} {number}" for number in range(2_000)])
-        busy = server.memory_full_info().uss
+        busy = server_mib()
     return {
         "first_answer_s": round(answered, 2),
         "start_cpu_s": round(spent, 2),
-        "idle_mib": round(idle / MIB),
-        "after_2000_texts_mib": round(busy / MIB),
+        "idle_resident_mib": idle[0],
+        "idle_own_mib": idle[1],
+        "after_2000_texts_resident_mib": busy[0],
+        "after_2000_texts_own_mib": busy[1],
     }
+
+
+def installed_mib() -> int:
+    """The files of everything that the server's distribution needs, itself not counted."""
+    todo, seen, total = [DISTRIBUTION], set(), 0
+    while todo:
+        name = todo.pop().lower().replace("_", "-")
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue  # for another machine
+        places = [Path(str(file.locate())) for file in found.files or ()]
+        total += sum(place.stat().st_size for place in places if place.is_file())
+        needed = (line for line in found.requires or () if "extra ==" not in line)
+        todo += [re.findall(r"[\w.-]+", line)[0] for line in needed]
+    return round(total / MIB)
 
 
 def server_process() -> Any:
     """The server that `serving` started last."""
     children = [child for child in psutil.Process().children() if "serve" in child.cmdline()]
     return children[-1]
+
+
+def server_mib() -> tuple[int, int]:
+    resident, own = memory(server_process().pid)
+    return round(resident / MIB), round(own / MIB)
 
 
 def typical_ms(work: Callable[[], object], repeats: int) -> float:

@@ -1,7 +1,7 @@
 """One embedding engine in a process of its own: run by bench/engine.py, in whichever environment
 has the engine. It imports nothing of the project but for the engines named polyseme.
 
-    python bench/engine_worker.py ENGINE '{"model": ..., "fp32": ..., "dynamic": ..., "plain": ...}'
+    python bench/engine_worker.py ENGINE PATHS         PATHS: what engine.py's `prepared` gives
 
 Asked with a JSON list of texts, it answers {"wall_s", "cpu_s", "file"}, the vectors of length 1
 being in the .npy file.
@@ -57,7 +57,7 @@ def sorted_batches(paths, run):
     tokenizer = tokenizer_of(paths)
 
     def embed(texts):
-        ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+        ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         found = [None] * len(ids)
         for start in range(0, len(order), BATCH):
@@ -83,8 +83,8 @@ def polyseme(precision):
 
         def embed(texts):
             """As the server's batcher does: sorted, as many as BATCH_TOKENS_MAX padded."""
-            tokenized = encoder.tokenizer.encode(
-                texts, tokens_max=TOKENS_MAX, truncation=Truncation.HEAD
+            tokenized = encoder.tokenizer.each(
+                texts, tokens_max=TOKENS_MAX, truncation=Truncation.HEAD, places=False
             )
             windows = [text.windows[0] for text in tokenized]
             order = sorted(range(len(windows)), key=lambda row: -len(windows[row].ids))
@@ -118,29 +118,31 @@ def runtime(graph):
     return load
 
 
-def openvino(precision):
+def openvino(hint, *, int8=False):
+    """hint: what is computed in where it is not int8"""
+
     def load(paths):
         import openvino
 
         core = openvino.Core()
-        model = core.read_model(paths["fp32"])
-        if precision == "int8":
-            model = quantized(model, paths)
-        hint = {"int8": "f32", "bf16": "bf16", "fp32": "f32"}[precision]
+        model = quantized(core, paths) if int8 else core.read_model(paths["fp32"])
         settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
         request = core.compile_model(model, "CPU", settings).create_infer_request()
 
         def run(ids, mask):
             return request.infer({"ids": ids, "mask": mask})["pooled"]
 
-        return sorted_batches(paths, run), openvino.__version__
+        return sorted_batches(paths, run), openvino.__version__.split("-")[0]
 
     return load
 
 
-def quantized(model, paths):
-    """Static int8 as OpenVINO's own tool makes it, calibrated on the model card's kind of text."""
+def quantized(core, paths):
+    """Static int8 as OpenVINO's own tool makes it, calibrated on the texts that are measured."""
+    if Path(paths["openvino"]).exists():
+        return core.read_model(paths["openvino"])
     import nncf
+    import openvino
 
     tokenizer = tokenizer_of(paths)
     texts = json.loads(Path(paths["calibration"]).read_text())
@@ -149,7 +151,12 @@ def quantized(model, paths):
         ids = np.array([tokenizer.encode(text).ids], dtype=np.int64)
         return {"ids": ids, "mask": np.ones_like(ids)}
 
-    return nncf.quantize(model, nncf.Dataset(texts, sample), model_type=nncf.ModelType.TRANSFORMER)
+    model = nncf.quantize(
+        core.read_model(paths["fp32"]), nncf.Dataset(texts, sample),
+        model_type=nncf.ModelType.TRANSFORMER,
+    )  # fmt: skip
+    openvino.save_model(model, paths["openvino"], compress_to_fp16=False)
+    return model
 
 
 def sentence_transformers(dtype):
@@ -158,8 +165,9 @@ def sentence_transformers(dtype):
         import torch
 
         model = sentence_transformers.SentenceTransformer(
-            paths["model"], device="cpu", model_kwargs={"torch_dtype": getattr(torch, dtype)}
-        )
+            paths["model"], device="cpu", local_files_only=True,
+            model_kwargs={"dtype": getattr(torch, dtype)},
+        )  # fmt: skip
         model.max_seq_length = TOKENS_MAX
 
         def embed(texts):
@@ -211,9 +219,10 @@ ENGINES = {
     "polyseme fp32": polyseme("fp32"),
     "onnxruntime int8 dynamic": runtime("dynamic"),
     "onnxruntime fp32": runtime("fp32"),
-    "OpenVINO fp32": openvino("fp32"),
+    "OpenVINO fp32": openvino("f32"),
     "OpenVINO bf16": openvino("bf16"),
-    "OpenVINO int8 static": openvino("int8"),
+    "OpenVINO int8 static": openvino("f32", int8=True),
+    "OpenVINO int8 static, bf16": openvino("bf16", int8=True),
     "sentence-transformers fp32": sentence_transformers("float32"),
     "sentence-transformers bf16": sentence_transformers("bfloat16"),
     "FastEmbed": fastembed,

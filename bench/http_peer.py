@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 
 def application(directory):
-    model = SentenceTransformer(directory, device="cpu")
+    model = SentenceTransformer(directory, device="cpu", local_files_only=True)
     turn = asyncio.Semaphore(1)
 
     async def embeddings(request):

@@ -175,7 +175,8 @@ async def measure(load: Load, seconds: float, factor: float) -> None:
     await load.offer({alone: share}, ALONE_S)
     usual_s = float(np.percentile(alone.seconds, 99))
 
-    lanes = {interactive("interactive"): share, bulk("bulk"): factor * capacity - share}
+    people = interactive("interactive")
+    lanes = {people: share, bulk("bulk"): factor * capacity - share}
     before = await load.statistics()
     watching = asyncio.create_task(load.watch())
     begun = time.monotonic()
@@ -190,6 +191,8 @@ async def measure(load: Load, seconds: float, factor: float) -> None:
     print(alone.row(ALONE_S))
     for lane in lanes:
         print(lane.row(run_s))
+    beside_s = float(np.percentile(people.seconds or [float("nan")], 99))
+    print(f"\np99 of interactive calls beside bulk: {beside_s / usual_s:.2f} times that alone")
     computed = after.texts - before.texts
     delivered = sum(len(lane.seconds) * lane.texts for lane in lanes)
     print(

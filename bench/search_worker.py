@@ -3,29 +3,26 @@
     python bench/search_worker.py ENGINE CORPUS.npy
 
 Answers {"build": directory}, with the seconds it took, the bytes that the process grew by and how
-the index can be tuned; and {"search": queries.npy, "k", "effort", "batch", "callers", "rounds"},
-with the positions found, the seconds and the processor seconds of a round; after "seconds_max",
-if it is given, the round ends with what was answered.
+the index can be tuned; and {"search": queries.npy, "k", "effort", "batch", "callers"}, with the
+positions found, the seconds and the processor seconds of a round; after "seconds_max", if it is
+given, the round ends with what was answered. Batches of a lone caller have all cores, where an
+engine can be told so; everything else has one thread a call.
 """
 
 # mypy: ignore-errors
-# ruff: noqa: ANN001, ANN201, ANN202, ANN204, PLC0415
+# ruff: noqa: ANN001, ANN201, ANN202, ANN204, B905, PLC0415
+import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-from answering import serve, timed
+from answering import memory, serve, timed
 
 ADDED = 5_000
 M, BUILD_DEPTH = 16, 100
-
-
-def resident():
-    fields = Path("/proc/self/statm").read_text().split()
-    return int(fields[1]) * 4096
+CORES = len(os.sched_getaffinity(0))
 
 
 class Faiss:
@@ -36,23 +33,25 @@ class Faiss:
 
         self.faiss, width = faiss, corpus.shape[1]
         metric = faiss.METRIC_INNER_PRODUCT
+        self.graph = None
         if len(corpus) <= 200_000:
             self.index = faiss.index_factory(width, f"PQ{width // 2}x4fs,Refine(SQ8)", metric)
+            self.efforts = [4, 10]
         else:
-            self.index = faiss.index_factory(width, "HNSW16_SQ8", metric)
-            self.index.hnsw.efConstruction = BUILD_DEPTH
+            self.index = faiss.index_factory(width, "HNSW16_SQ8,Refine(SQfp16)", metric)
+            self.graph = faiss.downcast_index(self.index.base_index).hnsw
+            self.graph.efConstruction = BUILD_DEPTH
+            self.efforts = [64, 128, 256, 512]
         self.index.train(corpus[:: max(1, len(corpus) // 50_000)])
         self.index.add(corpus)
-        self.efforts = [4, 10] if len(corpus) <= 200_000 else [64, 128, 256, 512]
 
     def effort(self, effort):
-        if hasattr(self.index, "k_factor"):
-            self.index.k_factor = effort
-        else:
-            self.index.hnsw.efSearch = effort
+        self.index.k_factor = effort if self.graph is None else 4
+        if self.graph is not None:
+            self.graph.efSearch = effort
 
     def search(self, queries, k):
-        self.faiss.omp_set_num_threads(1 if len(queries) == 1 else 2)
+        self.faiss.omp_set_num_threads(self.threads)
         return self.index.search(queries, k)[1]
 
 
@@ -64,13 +63,13 @@ class Hnswlib:
 
         self.index = hnswlib.Index("ip", corpus.shape[1])
         self.index.init_index(len(corpus), ef_construction=BUILD_DEPTH, M=M)
-        self.index.add_items(corpus, num_threads=2)
+        self.index.add_items(corpus, num_threads=CORES)
 
     def effort(self, effort):
         self.index.set_ef(effort)
 
     def search(self, queries, k):
-        return self.index.knn_query(queries, k, num_threads=1 if len(queries) == 1 else 2)[0]
+        return self.index.knn_query(queries, k, num_threads=self.threads)[0]
 
 
 class Usearch:
@@ -83,39 +82,36 @@ class Usearch:
             ndim=corpus.shape[1], metric="ip", dtype="bf16", connectivity=M,
             expansion_add=BUILD_DEPTH,
         )  # fmt: skip
-        self.index.add(np.arange(len(corpus)), corpus, threads=2)
+        self.index.add(np.arange(len(corpus)), corpus, threads=CORES)
 
     def effort(self, effort):
         self.index.expansion_search = effort
 
     def search(self, queries, k):
-        return np.atleast_2d(self.index.search(queries, k, threads=2).keys)
+        return np.atleast_2d(self.index.search(queries, k, threads=self.threads).keys)
 
 
 class Lancedb:
-    efforts = (20, 60)
+    efforts = (20, 60, 150)  # partitions that are looked at
 
     def __init__(self, corpus, directory):
         import lancedb
+        import pyarrow
+        from lancedb.index import IvfPq
 
-        def rows():
-            for start in range(0, len(corpus), ADDED):
-                block = corpus[start : start + ADDED]
-                yield [{"row": start + i, "vector": v} for i, v in enumerate(block)]
-
-        blocks = rows()
-        self.table = lancedb.connect(directory).create_table("bench", next(blocks))
-        for block in blocks:
-            self.table.add(block)
-        self.table.create_index(metric="dot", vector_column_name="vector")
+        vectors = pyarrow.FixedSizeListArray.from_arrays(corpus.ravel(), corpus.shape[1])
+        rows = pyarrow.table({"row": np.arange(len(corpus)), "vector": vectors})
+        self.table = lancedb.connect(directory).create_table("bench", rows)
+        self.table.create_index("vector", config=IvfPq(distance_type="dot"))
 
     def effort(self, effort):
-        self.probes = effort
+        self.probes, self.refined = effort, max(4, effort // 6)
 
     def search(self, queries, k):
         def one(query):
-            asked = self.table.search(query).metric("dot").nprobes(self.probes).refine_factor(4)
-            return asked.select(["row"]).limit(k).to_arrow()["row"].to_pylist()
+            asked = self.table.search(query).distance_type("dot").nprobes(self.probes)
+            asked = asked.refine_factor(self.refined).select(["row"]).limit(k)
+            return asked.to_arrow()["row"].to_pylist()
 
         return [one(query) for query in queries]
 
@@ -145,23 +141,28 @@ class Chroma:
 
 
 class Milvus:
-    efforts = (1,)
+    efforts = (64, 128, 256)
 
     def __init__(self, corpus, directory):
         from pymilvus import MilvusClient
 
         self.client = MilvusClient(f"{directory}/milvus.db")
         self.client.create_collection("bench", dimension=corpus.shape[1], metric_type="IP")
+        self.client.release_collection("bench")  # its index is built at once, by loading it
         for start in range(0, len(corpus), ADDED):
             block = corpus[start : start + ADDED]
             rows = [{"id": start + i, "vector": v.tolist()} for i, v in enumerate(block)]
             self.client.insert("bench", rows)
+        self.client.flush("bench")
+        self.client.load_collection("bench")
 
     def effort(self, effort):
-        pass
+        self.asked = {"params": {"ef": effort}}
 
     def search(self, queries, k):
-        found = self.client.search("bench", data=queries.tolist(), limit=k)
+        found = self.client.search(
+            "bench", queries.tolist(), limit=k, output_fields=["id"], search_params=self.asked
+        )
         return [[hit["id"] for hit in hits] for hits in found]
 
 
@@ -180,15 +181,15 @@ def started(package, kind, corpus_file):
     import importlib.metadata
 
     importlib.import_module(package)
-    name = {"faiss": "faiss-cpu"}.get(package, package)
+    name = {"faiss": "faiss-cpu", "pymilvus": "milvus-lite"}.get(package, package)
     held = {}
 
     def answer(asked):
         if "build" in asked:
             corpus = np.load(corpus_file)
-            before = resident()
+            before = memory()
             held["engine"], spent = timed(lambda: kind(corpus, asked["build"]))
-            grown = resident() - before
+            grown = [after - now for after, now in zip(memory(), before)]
             return {**spent, "bytes": grown, "efforts": list(held["engine"].efforts)}
         return searched(held["engine"], asked)
 
@@ -199,6 +200,7 @@ def searched(engine, asked):
     queries = np.load(asked["search"])
     engine.effort(asked["effort"])
     batch, k = asked["batch"], asked["k"]
+    engine.threads = CORES if batch > 1 and asked["callers"] == 1 else 1
     parts = [queries[start : start + batch] for start in range(0, len(queries), batch)]
     found = []
     times = []

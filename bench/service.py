@@ -4,8 +4,10 @@
 
 Starts a server on loopback and compares, alternating in one run on the same cores:
 
-- Embed of 1 and of 1,000 texts through gRPC with the same ONNX graph on plain onnxruntime
-  (the same tokenizer, batches of 32 sorted by length);
+- Embed of 1 and of 1,000 texts through gRPC, in one call and as a stream, with the engine in
+  process, and with the same ONNX graph on plain onnxruntime (the same tokenizer, batches of 32
+  sorted by length);
+- calls of 1 text with the same calls while another process embeds in bulk; and an empty call;
 - Search on `--documents` documents through gRPC with FAISS in process on the same vectors
   (`PQ192x4fs,Refine(SQ8)`, the best setting known for this size), with the recall of both.
 
@@ -19,6 +21,7 @@ import argparse
 import itertools
 import json
 import lzma
+import multiprocessing
 import os
 import platform
 import re
@@ -32,6 +35,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import engine_worker
 import faiss
 import numpy as np
 import onnxruntime
@@ -47,7 +51,11 @@ EMBED_TEXTS = 1_000
 K = 10
 BATCH = 32
 QUERIES = 256
+PERSON_CALLS = 1_000
+LOAD_S = 2.0  # of bulk, before the person calls beside it
+STOP_S_MAX = 300.0  # of the server: it reads a large collection once more when it ends
 Vectors = NDArray[np.float32]
+Embed = Callable[[Sequence[str]], Vectors]
 
 
 def main() -> None:
@@ -68,15 +76,18 @@ def main() -> None:
     vectors = cached_vectors(chosen, texts)
     with (
         tempfile.TemporaryDirectory(prefix="polyseme-bench-") as data,
-        serving(chosen.model, chosen.precision, Path(data)) as client,
+        listening(chosen.model, chosen.precision, Path(data)) as address,
+        connected(address) as client,
     ):
-        plain = PlainRuntime(chosen.model, chosen.precision)
-        rows += embed_rows(client, plain, texts, chosen.rounds)
+        rows += embed_rows(client, engines(chosen.model, chosen.precision), texts, chosen.rounds)
+        person = beside_bulk(client, address, texts)
         rows += search_rows(client, texts, vectors, chosen.rounds)
     print(f"\n{machine()}; model {chosen.model.name} {chosen.precision}; {chosen.rounds} rounds")
     print(table(rows))
+    print(person_line(person))
     if chosen.json:
-        chosen.json.write_text(json.dumps([row.as_dict() for row in rows], indent=1))
+        found = {"rows": [row.as_dict() for row in rows], "person": person}
+        chosen.json.write_text(json.dumps(found, indent=1))
 
 
 class Row:
@@ -110,25 +121,97 @@ class Row:
         low, _, high = statistics.quantiles(self.served, n=4)
         return (high - low) / 2 / statistics.median(self.served)
 
+    @property
+    def remark(self) -> str:
+        added = f"{self.figure(self.served) - self.figure(self.plain):+.2f} ms"
+        return "; ".join(filter(None, [added if self.unit == "ms" else "", self.note]))
+
     def as_dict(self) -> dict[str, object]:
         figures = {"plain": self.figure(self.plain), "service": self.figure(self.served)}
         return {"name": self.name, "unit": self.unit, "ratio": self.ratio, **figures}
 
 
-def embed_rows(client: Client, plain: PlainRuntime, texts: Sequence[str], rounds: int) -> list[Row]:
-    many = texts[:EMBED_TEXTS]
-    short = [text for text in texts if 40 <= len(text) <= 70][:200]  # about 13 tokens
-    check_same(plain.embed(many[:64]), client.embed(many[:64], truncation="head").array)
-    one = Row("Embed, 1 short text, p50", "ms", 1)
-    turn = itertools.cycle(short)
-    one.alternate(
-        lambda: plain.embed([next(turn)]),
-        lambda: client.embed([next(turn)], truncation="head"),
-        max(200, rounds * 20),
+def engines(model: Path, precision: str) -> dict[str, Embed]:
+    """The engine as bench/engine.py measures it, and plain onnxruntime."""
+    embed, _ = engine_worker.polyseme(precision)({"model": str(model)})
+    plain = PlainRuntime(model, precision)
+    return {"engine": lambda texts: normalize(embed(texts)), "onnxruntime": plain.embed}
+
+
+def embed_rows(
+    client: Client, engines: dict[str, Embed], texts: Sequence[str], rounds: int
+) -> list[Row]:
+    many, short = texts[:EMBED_TEXTS], short_texts(texts)
+    calls: dict[str, Callable[[], object]] = {
+        "in one call": lambda: client.embed(many, truncation="head"),
+        "as a stream": lambda: list(client.embed_iter(many, truncation="head")),
+    }
+    rows = []
+    for name, embed in engines.items():
+        check_same(embed(many[:64]), client.embed(many[:64], truncation="head").array)
+        ours, theirs = itertools.cycle(short), itertools.cycle(short)
+        one = Row(f"Embed, 1 short text, p50; {name}", "ms", 1)
+        one.alternate(
+            lambda: embed([next(theirs)]),  # noqa: B023  called at once, as those below
+            lambda: client.embed([next(ours)], truncation="head"),  # noqa: B023
+            max(200, rounds * 20),
+        )
+        rows.append(one)
+        for way, call in calls.items():
+            bulk = Row(f"Embed, {EMBED_TEXTS} texts {way}; {name}", "texts/s", EMBED_TEXTS)
+            rows.append(bulk.alternate(lambda: embed(many), call, rounds))  # noqa: B023
+    return rows
+
+
+def short_texts(texts: Sequence[str]) -> list[str]:
+    return [text for text in texts if 40 <= len(text) <= 70][:200]  # about 13 tokens
+
+
+def beside_bulk(client: Client, address: str, texts: Sequence[str]) -> dict[str, float]:
+    """How long calls of one text take alone, and while a process of its own embeds in bulk."""
+    turn = itertools.cycle(short_texts(texts))
+
+    def person() -> list[float]:
+        return [seconds(lambda: client.embed([next(turn)])) * 1e3 for _ in range(PERSON_CALLS)]
+
+    empty_ms = statistics.median(seconds(client.health) for _ in range(PERSON_CALLS)) * 1e3
+    alone = person()
+    spawn = multiprocessing.get_context("spawn")  # a fork of a process with gRPC in it may hang
+    load = spawn.Process(target=embed_for_ever, args=(address, list(texts[:EMBED_TEXTS])))
+    load.start()
+    try:
+        computed = client.statistics().texts
+        while load.is_alive() and client.statistics().texts < computed + EMBED_TEXTS:
+            time.sleep(0.1)
+        time.sleep(LOAD_S)
+        before, began = client.statistics().texts, time.perf_counter()
+        beside = person()
+        bulk = client.statistics().texts - before - PERSON_CALLS
+        bulk_rate = bulk / (time.perf_counter() - began)
+    finally:
+        load.terminate()
+        load.join()
+    found = {"empty_ms": empty_ms, "bulk_texts_s": bulk_rate}
+    for name, times in (("alone", alone), ("beside", beside)):
+        for percent in (50, 99):
+            found[f"{name}_p{percent}_ms"] = float(np.percentile(times, percent))
+    return found
+
+
+def embed_for_ever(address: str, texts: Sequence[str]) -> None:
+    with Client(address, timeout_s=120) as client:
+        for _ in client.embed_iter(itertools.cycle(texts), priority="bulk", truncation="head"):
+            pass
+
+
+def person_line(person: dict[str, float]) -> str:
+    p50, p99 = (person[f"beside_{p}_ms"] / person[f"alone_{p}_ms"] for p in ("p50", "p99"))
+    return (
+        f"\nan empty call: {person['empty_ms']:.2f} ms; 1 short text beside a bulk stream of "
+        f"{person['bulk_texts_s']:,.0f} texts/s: p50 {person['alone_p50_ms']:.2f} to "
+        f"{person['beside_p50_ms']:.2f} ms ({p50:.2f} times), p99 {person['alone_p99_ms']:.2f} to "
+        f"{person['beside_p99_ms']:.2f} ms ({p99:.2f} times)"
     )
-    bulk = Row(f"Embed, {EMBED_TEXTS} texts in one call", "texts/s", EMBED_TEXTS)
-    bulk.alternate(lambda: plain.embed(many), lambda: client.embed(many, truncation="head"), rounds)
-    return [one, bulk]
 
 
 def search_rows(client: Client, texts: Sequence[str], vectors: Vectors, rounds: int) -> list[Row]:
@@ -153,7 +236,7 @@ def search_rows(client: Client, texts: Sequence[str], vectors: Vectors, rounds: 
         return f"recall@10 {theirs:.4f} / {ours:.4f}"
 
     recall = note(served(queries), index.search(queries, K)[1])
-    turn = itertools.cycle(range(QUERIES))
+    ours, theirs = itertools.cycle(range(QUERIES)), itertools.cycle(range(QUERIES))
     size = f"{len(corpus):,} documents"
     faiss.omp_set_num_threads(1)
     one = Row(f"Search by vector, {size}, p50", "ms", 1, recall)
@@ -162,7 +245,7 @@ def search_rows(client: Client, texts: Sequence[str], vectors: Vectors, rounds: 
         query = ByVector(queries[row], fingerprint)
         return client.search("bench", query, k=K, ids_only=True)
 
-    one.alternate(lambda: index.search(queries[[next(turn)]], K), lambda: single(next(turn)), 300)
+    one.alternate(lambda: index.search(queries[[next(theirs)]], K), lambda: single(next(ours)), 300)
     faiss.omp_set_num_threads(os.cpu_count() or 1)
     batch = Row(f"Search by vector, {size}, 64 a call", "queries/s", 64)
     batch.alternate(lambda: index.search(queries[:64], K), lambda: served(queries[:64]), rounds * 5)
@@ -209,7 +292,9 @@ class PlainRuntime:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """(texts, width), each of length 1."""
-        tokenized = self._tokenizer.encode(texts, tokens_max=TOKENS_MAX, truncation=Truncation.HEAD)
+        tokenized = self._tokenizer.each(
+            texts, tokens_max=TOKENS_MAX, truncation=Truncation.HEAD, places=False
+        )
         ids = [text.windows[0].ids for text in tokenized]
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         vectors: Vectors | None = None
@@ -268,17 +353,38 @@ def read_texts(file: Path, wanted: int) -> list[str]:
 
 @contextmanager
 def serving(model: Path, precision: str, data: Path) -> Iterator[Client]:
+    with listening(model, precision, data) as address, connected(address) as client:
+        yield client
+
+
+@contextmanager
+def listening(model: Path, precision: str, data: Path) -> Iterator[str]:
+    """A server on loopback, which may still load; gives its address."""
     port = free_port()
     command = [sys.executable, "-m", "server.command", "serve", "--log-level", "warning"]
     command += ["--address", f"127.0.0.1:{port}", "--model", str(model), "--data", str(data)]
     server = subprocess.Popen([*command, "--precision", precision])
     try:
-        with Client(f"127.0.0.1:{port}", timeout_s=120) as client:
-            client.wait_until_serving(timeout_s=300)
-            yield client
+        while server.poll() is None and not is_open(port):
+            time.sleep(0.01)  # a client that was refused would wait longer and longer
+        if server.poll() is not None:
+            sys.exit(f"the server ended with status {server.returncode}")
+        yield f"127.0.0.1:{port}"
     finally:
         server.terminate()
-        server.wait(60)
+        server.wait(STOP_S_MAX)
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Client]:
+    with Client(address, timeout_s=120) as client:
+        client.wait_until_serving(timeout_s=300)
+        yield client
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def free_port() -> int:
@@ -306,7 +412,7 @@ def table(rows: Sequence[Row]) -> str:
     lines = ["| | unit | engine alone | service | ratio | spread | |", "|---" * 7 + "|"]
     lines += [
         f"| {row.name} | {row.unit} | {row.figure(row.plain):,.2f} | {row.figure(row.served):,.2f} "
-        f"| {row.ratio:.2f} | ±{row.spread:.0%} | {row.note} |"
+        f"| {row.ratio:.2f} | ±{row.spread:.0%} | {row.remark} |"
         for row in rows
     ]
     return "\n".join(lines)

@@ -76,8 +76,9 @@ def main() -> None:
 def report(
     engines: dict[str, Engine], batches: list[Ids], batch: int, beams: int, options: Any
 ) -> None:
-    """One line an engine: target tokens a second, the median round and the spread; and a second
-    of CPU, which says more on a machine that others use too."""
+    """One line an engine: target tokens a second, the median round and the spread, sentences a
+    second; and tokens a second of CPU, which says more on a machine that others use too. Then ours
+    beside CTranslate2 at its best, of each kind of number."""
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     busy: dict[str, list[float]] = {name: [] for name in engines}
     for engine in engines.values():
@@ -88,16 +89,23 @@ def report(
             engine(batches, beams, options.tokens)
             seconds[name].append(time.perf_counter() - started)
             busy[name].append(time.process_time() - worked)
-    tokens = sum(map(len, batches)) * options.tokens
+    sentences = sum(map(len, batches))
+    tokens = sentences * options.tokens
     first = statistics.median(seconds[next(iter(seconds))])
     print(f"\nbatches of {batch}, beam {beams}: target tokens/s")
     for name, taken in seconds.items():
         median = statistics.median(taken)
         print(
             f"  {name:<28} {tokens / median:>9,.0f}  ({tokens / max(taken):,.0f} to "
-            f"{tokens / min(taken):,.0f})  {first / median:.1f} x; "
-            f"{tokens / statistics.median(busy[name]):,.0f} a second of CPU"
+            f"{tokens / min(taken):,.0f})  {first / median:.1f} x; {sentences / median:,.1f} "
+            f"sentences/s; {tokens / statistics.median(busy[name]):,.0f} a second of CPU"
         )
+    for ours, theirs in (("polyseme fp32", "float32"), ("polyseme int8", "int8")):
+        names = [name for name in seconds if name.startswith(f"ctranslate2 {theirs}")]
+        if ours in seconds and names:
+            best = min(statistics.median(seconds[name]) for name in names)
+            ratio = best / statistics.median(seconds[ours])
+            print(f"  {ours}: {ratio:.2f} times CTranslate2 {theirs}")
 
 
 def all_engines(folder: Path, options: Any) -> dict[str, Engine]:

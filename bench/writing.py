@@ -6,14 +6,17 @@
 Documents of forty words with metadata and a vector each, in commits of 1, 32 and 1,000, all on
 one disk, taking turns: the service through gRPC; the index in process; SQLite by itself with the
 same pragmas (WAL, synchronous=FULL), with and without a full-text index like ours; and stores of
-the environment `--peers`. "16 writers" are sixteen clients that each write one document a call:
-they share an fsync. `--start-up` loads so many documents (mixed of the real vectors where these do
-not suffice), ends the server and times the next one from its start to its first answer.
+the environment `--peers`, as durable as they are by themselves (Milvus Lite 3 does not sync a
+commit). Nobody's turn begins before our segments are built. "16 writers" are sixteen callers that
+each write one document a call: they share an fsync. `--start-up` loads so many documents (mixed of
+the real vectors where these do not suffice), ends the server and times the next one from its start
+to its first answer; `--engines` without names leaves the rest short.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -42,6 +45,8 @@ PEERS = ("SQLite", "SQLite and FTS5", "Chroma", "LanceDB", "Milvus Lite")
 # Commits of so many: documents a round.
 COUNTS = {1: 200, 32: 1_600, 1_000: 5_000}
 WRITERS = 16
+WRITES = 50  # of each writer a round
+OWN = ("polyseme, service", "polyseme, index in process")
 Write = Callable[[int, int, int], "float | None"]  # first, count, batch → seconds
 
 
@@ -65,10 +70,9 @@ def main() -> None:
         np.save(folder / "vectors.npy", vectors)
         client = stack.enter_context(serving(chosen.model, "int8", folder / "data"))
         store = stack.enter_context(Store.open(folder / "index", StoreSettings()))
-        ways: dict[str, Write] = {
-            "polyseme, service": Service(client, vectors).write,
-            "polyseme, index in process": in_process(store, vectors),
-        }
+        ours = (Service(client, vectors).write, in_process(store, vectors))
+        ways: dict[str, Write] = dict(zip(OWN, ours, strict=True))
+        peers = []
         for name in chosen.engines:
             place = folder / name.replace(" ", "-")
             place.mkdir()
@@ -76,9 +80,9 @@ def main() -> None:
             arguments = (str(place), str(folder / "vectors.npy"))
             started = stack.enter_context(worker(python, WORKER, name, *arguments))
             ways[f"{name} {started.version}".strip()] = asking(started)
-            if started.missing:
-                rows[name] = {"missing": started.missing}
+            peers.append(started)
         rows |= measure(ways, chosen.rounds)
+        rows |= {peer.name: {"missing": peer.missing} for peer in peers if peer.missing}
         writers = Service(client, vectors, "writers").writers_rate(chosen.rounds)
     start = start_up(chosen) if chosen.start_up else None
     print(f"{machine()}; {chosen.rounds} rounds")
@@ -96,6 +100,12 @@ class Service:
         client.create_collection(name, vectors=OwnVectors(dimensions=vectors.shape[1]))
 
     def write(self, first: int, count: int, batch: int) -> float:
+        spent = self._write(first, count, batch)
+        while self._client.get_collection(self._name).statistics.building:
+            time.sleep(0.05)
+        return spent
+
+    def _write(self, first: int, count: int, batch: int) -> float:
         documents = list(as_documents(self._vectors, first, count))
         began = time.perf_counter()
         for start in range(0, count, batch):
@@ -103,16 +113,15 @@ class Service:
         return time.perf_counter() - began
 
     def writers_rate(self, rounds: int) -> float:
-        """Documents a second of WRITERS clients that write one a call."""
+        """Documents a second of WRITERS callers that write one a call."""
         rates = []
-        each = COUNTS[1] // WRITERS
-        for number in range(rounds):
-            first = number * 10_000
+        count = WRITES * WRITERS
+        for first in range(0, rounds * count, count):
             with ThreadPoolExecutor(WRITERS) as pool:
                 began = time.perf_counter()
-                starts = range(first, first + each * WRITERS, each)
-                list(pool.map(lambda start: self.write(start, each, 1), starts))
-                rates.append(each * WRITERS / (time.perf_counter() - began))
+                starts = range(first, first + count, WRITES)
+                list(pool.map(lambda start: self._write(start, WRITES, 1), starts))
+                rates.append(count / (time.perf_counter() - began))
         return statistics.median(rates)
 
 
@@ -134,7 +143,9 @@ def in_process(store: Store, vectors: Vectors) -> Write:
         began = time.perf_counter()
         for start in range(0, count, batch):
             collection.upsert(documents[start : start + batch])
-        return time.perf_counter() - began
+        spent = time.perf_counter() - began
+        collection.wait_for_builds()
+        return spent
 
     return write
 
@@ -151,10 +162,10 @@ def measure(ways: dict[str, Write], rounds: int) -> dict[str, dict[str, Any]]:
     rates: dict[str, dict[int, list[float]]] = {name: {} for name in ways}
     first = 0
     for batch, count in COUNTS.items():
-        for _ in range(rounds):
+        for number in range(rounds + 1):
             for name, write in ways.items():
                 spent = write(first, count, batch)
-                if spent is not None:
+                if spent is not None and number:  # the first warms
                     rates[name].setdefault(batch, []).append(count / spent)
             first += count
     return {
@@ -195,16 +206,18 @@ def table(rows: dict[str, dict[str, Any]], writers: float, start: dict[str, floa
             for key in map(str, COUNTS)
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    ours = rows["polyseme, service"]
-    for name, row in rows.items():
+    for own, (name, row) in itertools.product(OWN, rows.items()):
         ratios = [
-            f"{key} {ours[key]['rate'] / row[key]['rate']:.2f}"
+            f"{key} {rows[own][key]['rate'] / row[key]['rate']:.2f}"
             for key in map(str, COUNTS)
             if key in row
         ]
-        if ratios and row is not ours:
-            lines.append(f"\nservice / {name}: " + ", ".join(ratios))
-    lines.append(f"\n{WRITERS} writers of one document a call: {writers:,.0f} documents/s")
+        if ratios and name not in OWN:
+            lines.append(f"\n{own} / {name}: " + ", ".join(ratios))
+    lines.append(
+        f"\n{WRITERS} writers of one document a call: {writers:,.0f} documents/s, "
+        f"{writers / rows[OWN[0]]['1']['rate']:.2f} times one writer"
+    )
     if start:
         lines.append(
             f"\n{start['documents']:,.0f} documents: first answer {start['first_answer_s']:.1f} s "

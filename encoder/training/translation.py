@@ -28,10 +28,11 @@ from encoder.training.translation_batches import (
     Plan,
     Sentences,
     TranslationBatches,
+    cut_to_size,
+    ids_of,
     parts_of,
     place_of,
     readable,
-    to_ids,
 )
 from encoder.training.translation_pairs import PairFile, held_out
 from encoder.training.vocabulary import BEGIN, END, PAD, token_id
@@ -41,6 +42,9 @@ from encoder.translator import Translator, begin_translator
 AVERAGED_CHECKPOINTS = 10  # whose mean is the result
 ROPE_THETA = 10_000.0
 SHORT_TOKENS = 256  # up to which attention is faster as plain matrix products, on a CPU
+# Of a layer's code: frozen or learning, the first or another, and a few for lengths that are not
+# like all others (a batch of one).
+COMPILED_GRAPHS_MAX = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class TranslationTraining:
         *,
         device: torch.device,
         precision: torch.dtype = torch.float32,
+        compiled: bool = False,
     ) -> None:
         """Raises RecipeInvalid for what the base cannot do, and as `load_sentence_encoder`."""
         self.recipe = recipe
@@ -77,6 +82,8 @@ class TranslationTraining:
         self.model = begin_translator(config, base)
         self._begin_bias(base)
         self.model.to(device)
+        if compiled:
+            self._compile()
         self._marks = marks
         self._plain = segmenter(tokenizer, 0.0, recipe.seed)
         encode = segmenter(tokenizer, self.rules.merge_dropout, recipe.seed)
@@ -92,6 +99,13 @@ class TranslationTraining:
         self._averaged = 0
         self.steps_done = 0
         self._begin_stage(0)
+
+    def _compile(self) -> None:
+        """Each layer as one graph, for batches of any shape: what lies between its matrix products
+        (norms, rotations, gates, dropout) is then done in few passes over memory."""
+        torch._dynamo.config.recompile_limit = COMPILED_GRAPHS_MAX
+        for layer in (*self.model.encoder.layers, *self.model.decoder.layers):
+            layer.compile(dynamic=True)
 
     def train(self) -> TranslationStep:
         """Do the next step."""
@@ -155,8 +169,11 @@ class TranslationTraining:
             (1.0, [(n, p) for n, p in learning if not n.startswith("encoder.")]),
             (stage.encoder_share, [(n, p) for n, p in learning if n.startswith("encoder.")]),
         )
+        many_at_once = self._device.type == "cuda"
         self._optimizers = [
-            Optimizers(self._settings(stage, share), named) for share, named in groups if named
+            Optimizers(self._settings(stage, share), named, many_at_once=many_at_once)
+            for share, named in groups
+            if named
         ]
 
     def _modes(self, *, frozen: bool) -> None:
@@ -211,20 +228,31 @@ class TranslationTraining:
     def evaluate(self) -> dict[str, float]:
         """Loss on held-out pairs by direction ("en-de"), in nats per target token."""
         found = {}
-        draws = np.random.default_rng(0)
-        with self.finished():
+        # Few batches, without gradients: they are not worth compiling for.
+        with self.finished(), torch.compiler.set_stance("force_eager"):
             for (source, target), pairs in self._held_out.items():
-                total, count = 0.0, 0
-                sentences = Sentences([a for a, _ in pairs], [b for _, b in pairs], [])
-                sentences.languages.extend([target] * len(pairs))
-                batch = readable(
-                    to_ids(sentences, self._plain, self._marks, draws), self.model.config
-                )
-                for part in parts_of(batch, self.rules.micro_tokens):
-                    total += float(self._losses(part, 0.0)[1])
-                    count += int((part.wanted != IGNORED).sum())
-                found[f"{source}-{target}"] = total / count
+                languages = [target] * len(pairs)
+                sentences = Sentences([a for a, _ in pairs], [b for _, b in pairs], languages)
+                loss = self._held_out_loss(sentences)
+                if loss is not None:
+                    found[f"{source}-{target}"] = loss
         return found
+
+    def _held_out_loss(self, sentences: Sentences) -> float | None:
+        """Of a target token; None where no pair is short enough to be read."""
+        draws = np.random.default_rng(0)
+        pairs = ids_of(sentences, self._plain, self._marks, draws)
+        pairs = readable(pairs, self.model.config)
+        if not pairs.sources:
+            return None
+        # By length: one long text beside short ones would be nearly all padding.
+        every = np.arange(len(pairs.sources), dtype=np.int64)
+        total, count = 0.0, 0
+        for rows in cut_to_size(every, pairs.lengths, self.rules.micro_tokens, draws):
+            batch = pairs.batch(rows.tolist(), self._marks.pad)
+            total += float(self._losses(batch, 0.0)[1])
+            count += int((batch.wanted != IGNORED).sum())
+        return total / count
 
     def state(self) -> dict[str, Any]:
         """Everything that a checkpoint must hold, beside what it belongs to."""

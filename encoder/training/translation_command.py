@@ -35,7 +35,11 @@ class TrainTranslation(BaseModel):
         "run will take, and train nothing; the prepared text is kept",
     )
     threads: PositiveInt | None = Field(
-        default=None, description="of a CPU; the same number gives the same bits (default: all)"
+        default=None,
+        description="of a CPU; the same number gives the same bits, uncompiled (default: all)",
+    )
+    compiled: CliImplicitFlag[bool] = Field(
+        default=False, description="run the layers through torch.compile (needs a C++ compiler)"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="of matrix products; auto takes bf16 where it is fast"
@@ -67,6 +71,7 @@ class TrainTranslation(BaseModel):
             cache=self.cache or self.out / "cache",
             device=device,
             precision=multiplied_in(self.precision, device.type, self.threads),
+            compiled=self.compiled,
             resume=self.resume,
             checkpoint_s=self.checkpoint_s,
         )

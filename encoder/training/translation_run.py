@@ -41,7 +41,7 @@ from encoder.translator import save_translator
 LOG_STEPS = 25  # between two lines of the curve
 EVALUATIONS = 16  # of a run
 EVALUATION_STEPS_MIN = 100
-REHEARSED_STEPS = 3  # of each stage; the first is not counted
+UNTIMED_STEPS, TIMED_STEPS = 2, 6  # memory is found, and code compiled, in the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +54,7 @@ class TranslationSettings:
     cache: Path
     device: torch.device
     precision: torch.dtype = torch.float32
+    compiled: bool = False
     resume: bool = False
     checkpoint_s: float = 300.0
 
@@ -77,6 +78,7 @@ class TranslationRun:
             tokenizer,
             device=settings.device,
             precision=settings.precision,
+            compiled=settings.compiled,
         )
         self._checkpoint = settings.out / "checkpoint.pt"
         self._stopping = False
@@ -108,7 +110,7 @@ class TranslationRun:
         say(describe(self._files))
         rules, total_s, first = self._recipe.translation, 0.0, 0
         for index, stage in enumerate(rules.stages):
-            seconds, tokens = self._time(first)
+            seconds, tokens = self._time(first, stage.steps)
             total_s += seconds * stage.steps
             frozen = "encoder frozen" if stage.encoder_share == 0 else "encoder learns"
             say(
@@ -125,18 +127,17 @@ class TranslationRun:
             f"whole run: {duration(total_s)}"
         )
 
-    def _time(self, first: int) -> tuple[float, float]:
-        """Seconds and tokens of a step, from the stage that begins with step `first`."""
-        self.training.steps_done = first
+    def _time(self, first: int, steps: int) -> tuple[float, float]:
+        """Seconds and tokens of a step, from a stage of `steps` that begins with step `first`."""
+        last = first + min(steps, UNTIMED_STEPS + TIMED_STEPS)
+        timed = min(first + UNTIMED_STEPS, last - 1)
         tokens, begun = 0, 0.0
-        last = min(first + REHEARSED_STEPS, self._recipe.translation.steps)
         for number in range(first, last):
-            if number == first + 1 or last == first + 1:  # memory is found in the first
+            if number == timed:
                 tokens, begun = 0, time.monotonic()
             self.training.steps_done = number
             tokens += self.training.train().tokens
-        count = max(1, last - first - 1)
-        return (time.monotonic() - begun) / count, tokens / count
+        return (time.monotonic() - begun) / (last - timed), tokens / (last - timed)
 
     def _loop(self, curves: Curves) -> None:
         total = self._recipe.translation.steps
@@ -192,7 +193,8 @@ class TranslationRun:
         settings = self._settings
         numerics = (
             f"torch {torch.__version__}, {settings.device.type}, {settings.precision}, "
-            f"{torch.get_num_threads()} threads"
+            f"{torch.get_num_threads()} threads, "
+            f"{'compiled' if settings.compiled else 'not compiled'}"
         )
         save_checkpoint(
             self._checkpoint,

@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
@@ -16,7 +17,7 @@ from pydantic_settings import (
 
 from encoder.config import UnsupportedModel
 from encoder.evaluation.command import Align, Card, Evaluate
-from encoder.manifest import Manifest, ModelDamaged, Precision, read_manifest, verify
+from encoder.manifest import DENSE_SHARE, Manifest, ModelDamaged, Precision, read_manifest, verify
 from encoder.sense_space import SenseSpace, read_space
 from encoder.training.command import Finetune, Pretrain, Snapshot
 from encoder.training.senses_command import Senses
@@ -55,6 +56,11 @@ class Import(_Command):
     dimensions_choices: tuple[int, ...] = Field(
         default=(), description="lengths that vectors may be cut to, for a Matryoshka model"
     )
+    dense_share: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=DENSE_SHARE,
+        description="how much of a hybrid search's score is the similarity's; the rest is BM25's "
+        "(bench/fusion.py measures it)",
+    )
     half: CliImplicitFlag[bool] = Field(
         default=False, description="write the weights in fp16, which takes half of the disk"
     )
@@ -69,6 +75,7 @@ class Import(_Command):
             name=self.name,
             word_layers=self.word_layers,
             dimensions_choices=self.dimensions_choices,
+            dense_share=self.dense_share,
             half=self.half,
         )
         print(

@@ -11,7 +11,7 @@ from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
 from encoder.checkpoint import SHARDS, WEIGHTS, halve_file, load_sentence_encoder
 from encoder.config import UnsupportedModel
-from encoder.manifest import Manifest, read_manifest, write_manifest
+from encoder.manifest import DENSE_SHARE, Manifest, read_manifest, write_manifest
 from encoder.sentence import read_sentence_settings
 from encoder.tokenizer import Tokenizer
 
@@ -37,6 +37,7 @@ def import_directory(
     name: str = "",
     word_layers: Sequence[int] = (),
     dimensions_choices: Sequence[int] = (),
+    dense_share: float = DENSE_SHARE,
     half: bool = False,
 ) -> Manifest:
     """Copy the model in `source` to `out`, which must not exist, and write its `polyseme.json`.
@@ -44,6 +45,7 @@ def import_directory(
     name:               of the model, in fingerprints; the source directory's by default
     word_layers:        whose mean is a word's vector; by default as `default_word_layers`
     dimensions_choices: the lengths a vector may be cut to, for a Matryoshka model
+    dense_share:        of a hybrid search's relative score, 0 to 1; the rest is BM25's
     half:               write the weights in fp16; they are computed with in fp32 all the same
     Raises UnsupportedModel, ModelNotFound, ModelDamaged, FileExistsError.
     """
@@ -63,6 +65,7 @@ def import_directory(
             name=name or source.resolve().name,
             word_layers=word_layers,
             dimensions_choices=dimensions_choices,
+            dense_share=dense_share,
         )
         new.rename(out)
     return manifest
@@ -74,6 +77,7 @@ def describe_directory(
     name: str = "",
     word_layers: Sequence[int] = (),
     dimensions_choices: Sequence[int] = (),
+    dense_share: float = DENSE_SHARE,
 ) -> Manifest:
     """Write the `polyseme.json` of a directory that has none: what training wrote, for example.
 
@@ -99,6 +103,7 @@ def describe_directory(
         normalized=settings.normalized,
         prompts=settings.prompts,
         dimensions_choices=tuple(dimensions_choices),
+        dense_share=dense_share,
         word_layers=tuple(word_layers)
         or default_word_layers(config.layers, sentences=(directory / "modules.json").is_file()),
     )

@@ -5,9 +5,9 @@ import json
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from encoder.config import Pooling
 
@@ -69,6 +69,9 @@ class Parity(_Record):
     logit_cosine_mean: float | None = None
 
 
+DENSE_SHARE = 0.4  # best for all-MiniLM-L6-v2 on the sets of docs/model.md
+
+
 class Manifest(_Record):
     """A model directory's own description. All paths are relative to the directory."""
 
@@ -84,6 +87,8 @@ class Manifest(_Record):
     normalized: bool
     prompts: Mapping[str, str] = {}
     dimensions_choices: tuple[int, ...] = ()  # Matryoshka lengths; empty: the width alone
+    # Of a hybrid search's relative score; the rest is BM25's. Weak vectors deserve less.
+    dense_share: Annotated[float, Field(ge=0, le=1)] = DENSE_SHARE
     word_layers: tuple[int, ...]  # the layers whose mean is a word's vector; 0 is the embeddings
     precisions: Mapping[Precision, Parity] = {}
     files: Mapping[str, FileRecord] = {}

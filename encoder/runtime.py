@@ -121,6 +121,7 @@ class Encoder:
         self.pooling = manifest.pooling
         self.normalized = manifest.normalized
         self.prompts: Mapping[str, str] = dict(manifest.prompts)
+        self.dense_share = manifest.dense_share
         self.dimensions_choices = manifest.dimensions_choices or (manifest.width,)
         self.word_layers = manifest.word_layers
         self.sense_space = read_space(directory, manifest)

@@ -28,6 +28,7 @@ _BEGINNINGS = ("Ġ", "▁")
 _CONTINUATION = "##"
 
 NO_OFFSET = -1  # of a special token, and of a token that belongs to the prompt
+NOWHERE: NDArray[np.int32] = np.empty(0, dtype=np.int32)  # the places of a window without them
 
 
 class Truncation(StrEnum):
@@ -64,7 +65,7 @@ class Window:
 
     ids:    (tokens,)
     starts: (tokens,) code-point offset into the text as given, without the prompt; -1 where
-            a token is special or belongs to the prompt
+            a token is special or belongs to the prompt; empty where nobody asked for places
     ends:   (tokens,) the same, exclusive
     """
 
@@ -132,15 +133,22 @@ class Tokenizer:
         tokens_max: int,
         truncation: Truncation,
         prompt: str = "",
+        places: bool = True,
     ) -> Iterator[TokenizedText]:
-        """The same, tokenised as they are taken, a little ahead: who stops has saved the rest."""
+        """The same, tokenised as they are taken, a little ahead: who stops has saved the rest.
+
+        places: False leaves `starts` and `ends` empty, which saves a third of the time
+        """
         for index, text in enumerate(texts):
             _refuse_surrogates(index, text)
+        located = places or bool(prompt)  # it is known by its places where the prompt ends
+        encode = self._tokenizer.encode_batch if located else self._tokenizer.encode_batch_fast
         for run in runs_of([len(prompt) + len(text) for text in texts], RUN_CODE_POINTS_MAX):
-            encodings = self._tokenizer.encode_batch(
-                [prompt + text for text in texts[run]], add_special_tokens=False
-            )
+            encodings = encode([prompt + text for text in texts[run]], add_special_tokens=False)
             for index, encoding in enumerate(encodings, start=run.start):
+                if not located:
+                    yield self._unlocated(index, encoding.ids, tokens_max, truncation)
+                    continue
                 yield self._tokenized(
                     index,
                     texts[index],
@@ -219,12 +227,7 @@ class Tokenizer:
         total = len(ids) + self.special_tokens_per_window
         if truncation is Truncation.ERROR and total > tokens_max:
             raise InputTooLong(index, total, tokens_max)
-        room = tokens_max - self.special_tokens_per_window - prompt_tokens
-        if room < 1:
-            raise ValueError(
-                f"tokens_max {tokens_max} leaves no room for text beside "
-                f"{self.special_tokens_per_window} special and {prompt_tokens} prompt tokens"
-            )
+        room = self._room(tokens_max, prompt_tokens)
         pieces = [
             slice(piece.start + prompt_tokens, piece.stop + prompt_tokens)
             for piece in pieces_of(len(ids) - prompt_tokens, room, truncation)
@@ -236,6 +239,32 @@ class Tokenizer:
             tokens_used=used,
             truncated=used < total,
         )
+
+    def _unlocated(
+        self, index: int, ids: list[int], tokens_max: int, truncation: Truncation
+    ) -> TokenizedText:
+        """As `_tokenized`, of a text without a prompt whose tokens' places nobody asks for."""
+        total = len(ids) + self.special_tokens_per_window
+        if truncation is Truncation.ERROR and total > tokens_max:
+            raise InputTooLong(index, total, tokens_max)
+        pieces = pieces_of(len(ids), self._room(tokens_max, 0), truncation)
+        before, after = self._prefix.tolist(), self._suffix.tolist()
+        windows = tuple(
+            Window(np.array([*before, *ids[piece], *after], dtype=np.int64), NOWHERE, NOWHERE)
+            for piece in pieces
+        )
+        used = total if len(pieces) > 1 else total - len(ids) + _length(pieces[0])
+        return TokenizedText(windows, total, used, truncated=used < total)
+
+    def _room(self, tokens_max: int, prompt_tokens: int) -> int:
+        """How many tokens of text a window has room for. Raises ValueError for none."""
+        room = tokens_max - self.special_tokens_per_window - prompt_tokens
+        if room < 1:
+            raise ValueError(
+                f"tokens_max {tokens_max} leaves no room for text beside "
+                f"{self.special_tokens_per_window} special and {prompt_tokens} prompt tokens"
+            )
+        return room
 
     def _window(
         self, ids: NDArray[np.int64], offsets: NDArray[np.int32], prompt_tokens: int, piece: slice

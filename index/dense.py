@@ -21,6 +21,7 @@ from index.vectors import (
     inner_products,
     inner_products_at,
     inner_products_of_each,
+    threads_for,
 )
 
 GATHER_SHARE = 4  # comparing one in so many vectors costs as much as comparing all in a row
@@ -81,7 +82,7 @@ def nearest_to_each(
     scans = [proposal for proposal in proposals if proposal.index.kind == "scan"]
     _keep_best(scans, settings.scan_candidates(k))
     for proposal in proposals:
-        near += _checked(proposal, queries, k)
+        near += _checked(proposal, queries, k, threads_for(len(queries), settings))
     return _ranked(near, queries, k)
 
 
@@ -126,12 +127,12 @@ def _keep_best(proposals: Sequence[Proposal], wanted: int) -> None:
         found.positions = np.where(own >= thresholds, found.positions, -1)
 
 
-def _checked(proposal: Proposal, queries: Vectors, k: int) -> Iterator[Near]:
+def _checked(proposal: Proposal, queries: Vectors, k: int, threads: int) -> Iterator[Near]:
     """Of what is proposed, or for the lost of all, what is among each query's k nearest."""
     part, positions = proposal.part, proposal.positions
     if proposal.lost.any():
         positions = np.where(proposal.lost[:, np.newaxis], -1, positions)
-    scores = inner_products_of_each(part.vectors, queries, positions)
+    scores = inner_products_of_each(part.vectors, queries, positions, threads)
     yield _best(part, scores, positions, k, _error_max(part, queries))
     for row in np.flatnonzero(proposal.lost).tolist():
         for near in _compared(part, queries[row : row + 1], k, None):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.filter import Filter
+from index.fusion import DENSE_SHARE
 from index.spec import JSON
 
 Vector = NDArray[np.float32]
@@ -97,6 +98,7 @@ class Query:
     exact: bool = False  # compare with every vector instead of the likely ones
     min_sequence: int = 0  # see at least the write that answered with this sequence
     score_min: float | None = None  # leaves out lower ones, compared as float32s
+    dense_share: float = DENSE_SHARE  # HYBRID by RELATIVE_SCORE: the rest is BM25's
     with_documents: bool = True
     with_vectors: bool = False
 

@@ -8,7 +8,7 @@ last: vectors are only ever appended behind what older generations look at, and 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -80,12 +80,16 @@ class Storage:
 
 @dataclass(frozen=True)
 class Generation:
-    """All vectors after the write `sequence`."""
+    """All vectors after the write `sequence`.
+
+    word_counts: how many documents have a word, of those that were asked for so far
+    """
 
     sequence: int
     segments: tuple[Part, ...]
     buffer: Part
     storage: Storage
+    word_counts: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(

@@ -21,6 +21,7 @@ from index.settings import StoreSettings
 
 FUSED_MIN = 100  # each list that is fused is at least so deep
 FUSED_FACTOR = 4  # and so many times k
+WORD_COUNTS_MAX = 10_000  # that a generation remembers: about a MiB
 WIDENED_MAX = 4_096  # candidates looked at before a filtered search becomes an exact one
 
 # Ties at the k-th place are kept, so that they can be ordered by id; best (smallest) bm25 first.
@@ -115,7 +116,9 @@ class Search:
         if self._query.fusion is Fusion.RECIPROCAL_RANK:
             dense_parts, lexical_parts = reciprocal_ranks(near), reciprocal_ranks(same)
         else:
-            dense_parts, lexical_parts = relative_similarities(near), relative_bm25(same)
+            share = self._query.dense_share
+            dense_parts = relative_similarities(near, share)
+            lexical_parts = relative_bm25(same, 1 - share)
         scores = fused(dense_parts, lexical_parts)
         best = sorted(scores, key=lambda id: (-scores[id], id))[: self._query.k]
         hits = {
@@ -202,12 +205,14 @@ class Search:
     # The lexical side
 
     def _lexical(self, k: int) -> Side:
-        """The k best by bm25. Very common words count only when the others find fewer than k:
-        they say little, and ranking all that has them takes most of the time."""
+        """The k best by bm25. Very common words count only when the others find too little: they
+        say little, and ranking all that has them takes most of the time. Beside a dense side,
+        which has hits of its own, one found by its telling words is enough."""
         words = query_words(self._query.text or "", self._settings.query_terms_max)
         telling = self._without_common(words)
         found = self._ranked(telling, k)
-        if len(found) < k and len(telling) < len(words):
+        enough = k if self._query.mode is SearchMode.LEXICAL else 1
+        if len(found) < enough and len(telling) < len(words):
             found = self._ranked(words, k)
         return Side(found, len(found), exact=True)
 
@@ -216,11 +221,19 @@ class Search:
         if documents < self._settings.common_words_documents_min:
             return words
         frequent = self._settings.common_words_share * documents
-        sql = "SELECT doc FROM words WHERE term = ?"
-        counts = [self._view.reader.connection.execute(sql, (word,)).fetchone() for word in words]
-        return [
-            word for word, count in zip(words, counts, strict=True) if (count or (0,))[0] < frequent
-        ]
+        return [word for word in words if self._count(word) < frequent]
+
+    def _count(self, word: str) -> int:
+        """How many documents have `word`. Of a common one FTS5 reads all places to say so, hence
+        the generation, which never changes, remembers."""
+        known = self._view.generation.word_counts
+        if word not in known:
+            sql = "SELECT doc FROM words WHERE term = ?"
+            found = self._view.reader.connection.execute(sql, (word,)).fetchone() or (0,)
+            if len(known) >= WORD_COUNTS_MAX:
+                return int(found[0])
+            known[word] = int(found[0])
+        return known[word]
 
     def _ranked(self, words: list[str], k: int) -> list[Scored]:
         if not words:

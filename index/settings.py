@@ -33,7 +33,7 @@ class StoreSettings:
     filter_terms_max: int = 256  # leaves of a filter, values of its lists included
     batch_queries_max: int = 1_000  # queries in one search_batch
     # In larger collections a word that this share of the documents has is looked up only when
-    # the other words of the query find fewer than k.
+    # the other words of the query find too little: fewer than k, or, in hybrid search, nothing.
     common_words_documents_min: int = 10_000
     common_words_share: float = 0.1
 

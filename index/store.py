@@ -118,6 +118,18 @@ class Store:
                 raise CollectionNotFound(name)
             return self._collections[name]
 
+    def collection_at_hand(self, name: str) -> Collection | None:
+        """The collection if it can be told at once that it is here and well, else None: then ask
+        `collection`, which may wait."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            if self._closed or self._unsettled or name in self._damaged:
+                return None
+            return self._collections.get(name)
+        finally:
+            self._lock.release()
+
     def list(self) -> list[Collection]:
         """All that can be used, by name."""
         with self._lock:

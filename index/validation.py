@@ -89,5 +89,7 @@ def check_query(query: Query, limits: StoreSettings) -> None:
         check_text(query.text, "text", limits.query_bytes_max)
     if query.filter is not None:
         check_filter(query.filter, limits)
+    if not 0 <= query.dense_share <= 1:  # no number, too
+        raise InvalidInput("dense_share", f"{query.dense_share} is not between 0 and 1")
     if query.min_sequence < 0:
         raise InvalidInput("min_sequence", "a sequence is not negative")

@@ -104,13 +104,16 @@ def inner_products_at(
 
 
 def inner_products_of_each(
-    vectors: NDArray[np.float32], queries: NDArray[np.float32], positions: NDArray[np.int64]
+    vectors: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    positions: NDArray[np.int64],
+    threads: int,
 ) -> NDArray[np.float32]:
     """(n, count): of each of (n, width) queries with the vectors at its own (n, count) positions.
 
-    A position of -1 gives minus infinity.
+    A position of -1 gives minus infinity. Threads share the queries: the bits are the same.
     """
-    faiss.omp_set_num_threads(1)
+    faiss.omp_set_num_threads(threads)
     result = np.empty(positions.shape, np.float32)
     arrays = (result, _contiguous(queries), vectors, _contiguous(positions))
     pointers = (faiss.swig_ptr(array) for array in arrays)

@@ -343,8 +343,8 @@ class Batcher(Generic[In, Out]):
                 caller.missing -= 1
                 if caller.missing == 0 and caller.error is None:
                     finished.append(caller)
-        self._measure(batch, elapsed_s)
         self._loop.call_soon_threadsafe(self._answer, finished)
+        self._measure(batch, elapsed_s)
 
     def _measure(self, batch: list[Pending[In]], compute_s: float) -> None:
         tokens = sum(pending.tokens for pending in batch)

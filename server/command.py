@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -24,10 +25,17 @@ USAGE_ERROR = 2
 FAILURE = 1
 
 
+# Threads of numpy's BLAS and of FAISS spin for milliseconds after their work, on cores that the
+# model and gRPC want. Read when the libraries are loaded; who sets them knows better.
+QUIET_LIBRARIES = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
 class Serve(Settings):
     __doc__ = Settings.__doc__
 
     def cli_cmd(self) -> None:
+        for name, value in QUIET_LIBRARIES.items():
+            os.environ.setdefault(name, value)
         from server.process import serve  # loads onnxruntime and FAISS; --help must not wait
 
         sys.exit(serve(self))

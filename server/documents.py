@@ -18,8 +18,8 @@ from index.spec import JSON, CollectionSpec
 from index.validation import check_id
 from polyseme.v1 import common_pb2, document_pb2
 from server.errors import LimitExceeded, RequestInvalid
-from server.messages import vector_from, vector_to
-from server.metadata import metadata_from, struct_of
+from server.messages import vector_from
+from server.metadata import metadata_from, put_metadata
 
 REQUEST_ID_CHARACTERS_MAX = 64
 # Bytes of a Struct for one of JSON, at most: 11 for the two of `0,` in a list. What is longer is
@@ -148,24 +148,36 @@ def digest_of(documents: Sequence[document_pb2.Document], mode: WriteMode) -> by
 
 def document_to(stored: StoredDocument, spec: CollectionSpec) -> document_pb2.Document:
     """With its vector, and the hash of what made it, if `stored` has one."""
-    document = document_pb2.Document(
-        id=stored.id,
-        text=stored.text,
-        sequence=stored.sequence,
-        create_time=timestamp_to(stored.created_at),
-        update_time=timestamp_to(stored.updated_at),
-    )
-    if stored.metadata:
-        document.metadata.CopyFrom(struct_of(stored.metadata))
-    if stored.vector is not None:
-        vector = vector_to(stored.vector, common_pb2.VECTOR_ENCODING_FLOAT32)
-        document.vector.CopyFrom(vector)
-        document.vector_fingerprint = spec.fingerprint_hash
+    document = document_pb2.Document()
+    put_document(document, stored, spec, with_content=True)
     return document
 
 
-def timestamp_to(seconds: float) -> Timestamp:
+def put_document(
+    into: document_pb2.Document, stored: StoredDocument, spec: CollectionSpec, *, with_content: bool
+) -> None:
+    """The same, into an empty message of the answer. with_content: text and metadata too"""
+    into.id = stored.id
+    into.sequence = stored.sequence
+    put_timestamp(into.create_time, stored.created_at)
+    put_timestamp(into.update_time, stored.updated_at)
+    if with_content:
+        into.text = stored.text
+        put_metadata(into.metadata, stored.metadata)
+    if stored.vector is not None:
+        into.vector.data = stored.vector.astype("<f4").tobytes()
+        into.vector.encoding = common_pb2.VECTOR_ENCODING_FLOAT32
+        into.vector.dimensions = len(stored.vector)
+        into.vector_fingerprint = spec.fingerprint_hash
+
+
+def put_timestamp(into: Timestamp, seconds: float) -> None:
     """Seconds since 1970, to the microsecond: a float has no more."""
+    into.FromMicroseconds(round(seconds * 1e6))
+
+
+def timestamp_to(seconds: float) -> Timestamp:
+    """The same, as a message of its own."""
     timestamp = Timestamp()
-    timestamp.FromMicroseconds(round(seconds * 1e6))
+    put_timestamp(timestamp, seconds)
     return timestamp

@@ -130,7 +130,7 @@ class Embedder:
         """
         if not patient:
             self.check_room(len(texts), lane)
-        tokenized = await self.tokenize(texts, plan.truncation, plan.prompt)
+        tokenized = await self.tokenize(texts, plan.truncation, plan.prompt, places=False)
         refuse_long(tokenized.texts, plan.truncation, self.encoder.tokens_max)
         return await self.embed_tokenized(tokenized, plan, lane, patient=patient)
 
@@ -329,11 +329,13 @@ class Embedder:
         prompt: str = "",
         *,
         tokens_max: int | None = None,
+        places: bool = True,
     ) -> Tokenized:
         """What the model will read of `texts`. Under ERROR a long text is cut as under HEAD and
         marked as truncated: `refuse_long` refuses it, or the caller answers it by itself.
 
         tokens_max: of one window, special tokens included; None for the model's
+        places: False where nobody asks where in the text a token stands
         Raises LimitExceeded when all of them together have more tokens than a call may,
         RateExceeded when they are more than the caller's key has left, and RequestInvalid for a
         prompt that leaves no room.
@@ -347,6 +349,7 @@ class Embedder:
             tokens_max=tokens_max or self.encoder.tokens_max,
             truncation=Truncation.HEAD if truncation is Truncation.ERROR else truncation,
             prompt=prompt,
+            places=places,
         )
         characters = sum(map(len, texts)) + len(prompt) * len(texts)
         tokenized = await self.aside(encode, characters)

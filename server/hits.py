@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from index.documents import Hit, SearchMode, SearchResult
 from index.spec import CollectionSpec
-from polyseme.v1 import document_pb2, search_pb2
-from server.documents import document_to
+from polyseme.v1 import search_pb2
+from server.documents import put_document
 from server.embedder import Timings
 from server.highlight import Highlight, HighlightKind
 from server.messages import counts_to, fingerprint_to, span_to, timing_to
@@ -38,7 +38,8 @@ def kept(result: SearchResult, sought: Sought, wanted: Wanted) -> list[Hit]:
     return [hit for hit in result.hits if hit.id != sought.excluded][: wanted.k]
 
 
-def response_to(
+def put_response(
+    into: search_pb2.SearchResponse,
     result: SearchResult,
     hits: Sequence[Hit],
     sought: Sought,
@@ -47,61 +48,52 @@ def response_to(
     spec: CollectionSpec,
     highlights: Sequence[Sequence[Highlight]],
     highlighting: Timings,
-) -> search_pb2.SearchResponse:
-    """The answer to one query. highlights: of each of `hits`, or empty; highlighting: the time
-    it took."""
+) -> None:
+    """The answer to one query, into an empty message: given to another, a message is written and
+    read again, at each depth. highlights: of each of `hits`, or empty; highlighting: the time it
+    took."""
     timings = sought.timings + highlighting + Timings(search_s=result.search_s)
     places = highlights or [()] * len(hits)
-    response = search_pb2.SearchResponse(
-        hits=[_hit_to(hit, wanted, spec, lit) for hit, lit in zip(hits, places, strict=True)],
-        exhausted=len(hits) < wanted.k,
-        sequence=result.sequence,
-        exact=result.exact,
-        timing=timing_to(timings),
-    )
+    for hit, lit in zip(hits, places, strict=True):
+        _put_hit(into.hits.add(), hit, wanted, spec, lit)
+    into.exhausted = len(hits) < wanted.k
+    into.sequence = result.sequence
+    into.exact = result.exact
+    into.timing.CopyFrom(timing_to(timings))
     made_by = sought.fingerprint or (fingerprint_of(spec) if wanted.with_vectors else None)
     if made_by is not None:
-        response.fingerprint.CopyFrom(fingerprint_to(made_by))
+        into.fingerprint.CopyFrom(fingerprint_to(made_by))
     if sought.counts is not None:
-        response.tokens.CopyFrom(counts_to(sought.counts))
-    return response
+        into.tokens.CopyFrom(counts_to(sought.counts))
 
 
-def _hit_to(
-    hit: Hit, wanted: Wanted, spec: CollectionSpec, highlights: Sequence[Highlight]
-) -> search_pb2.SearchHit:
-    message = search_pb2.SearchHit(
-        document=_document_to(hit, wanted, spec),
-        score=hit.score,
-        highlights=[
-            search_pb2.Highlight(
-                span=span_to(place.span), kind=_KINDS[place.kind], score=place.score
-            )
-            for place in highlights
-        ],
-    )
-    if wanted.explain:
-        message.explanation.CopyFrom(_explanation(hit))
-    return message
-
-
-def _document_to(hit: Hit, wanted: Wanted, spec: CollectionSpec) -> document_pb2.Document:
+def _put_hit(
+    into: search_pb2.SearchHit,
+    hit: Hit,
+    wanted: Wanted,
+    spec: CollectionSpec,
+    highlights: Sequence[Highlight],
+) -> None:
+    into.score = hit.score
     if hit.document is None:
-        return document_pb2.Document(id=hit.id)
-    document = document_to(hit.document, spec)
-    if wanted.ids_only:
-        document.ClearField("text")
-        document.ClearField("metadata")
-    return document
+        into.document.id = hit.id
+    else:
+        put_document(into.document, hit.document, spec, with_content=not wanted.ids_only)
+    for place in highlights:
+        lit = into.highlights.add()
+        lit.span.CopyFrom(span_to(place.span))
+        lit.kind = _KINDS[place.kind]
+        lit.score = place.score
+    if wanted.explain:
+        _put_explanation(into.explanation, hit)
 
 
-def _explanation(hit: Hit) -> search_pb2.Explanation:
-    explanation = search_pb2.Explanation(text=explained(hit))
+def _put_explanation(into: search_pb2.Explanation, hit: Hit) -> None:
+    into.text = explained(hit)
     for name in ("dense_score", "dense_rank", "lexical_score", "lexical_rank"):
         value = getattr(hit, name)
         if value is not None:
-            setattr(explanation, name, value)
-    return explanation
+            setattr(into, name, value)
 
 
 def explained(hit: Hit) -> str:

@@ -244,10 +244,13 @@ class _Running:
         seconds = self._call.elapsed_s()
         if self._admitted:
             self._interceptor.leave(self._closed)
+        # After this step of the loop: the answer leaves first.
+        asyncio.get_running_loop().call_soon(self._tell, seconds)
+
+    def _tell(self, seconds: float) -> None:
         self._interceptor.ended(self._call.method, self._code, seconds)
         if calls_log.isEnabledFor(logging.INFO):
-            # After this step of the loop: the answer leaves first.
-            asyncio.get_running_loop().call_soon(self._write, seconds)
+            self._write(seconds)
 
     def _write(self, seconds: float) -> None:
         fields = {

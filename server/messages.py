@@ -18,6 +18,7 @@ from server.embedder import EmbedPlan, Timings, TokenCounts
 from server.errors import RequestInvalid
 
 Vectors = NDArray[np.float32]
+Messages = Sequence[common_pb2.Vector]
 V = TypeVar("V")
 
 _POOLINGS: dict[int, Pooling] = {
@@ -155,13 +156,16 @@ def _known(table: Mapping[int, V], number: int, field: str) -> V:
 # ---- vectors
 
 
-def vectors_to(vectors: Vectors, encoding: int) -> list[common_pb2.Vector]:
-    """One message a row of `vectors` (n, dimensions)."""
-    return _ENCODERS[encoding](vectors)
+def put_vectors(into: Messages, vectors: Vectors, encoding: int) -> None:
+    """A row of `vectors` (n, dimensions) into each of n empty messages. In place: a message that
+    is given to another is written and read again, at each depth."""
+    _ENCODERS[encoding](into, vectors)
 
 
 def vector_to(vector: Vectors, encoding: int) -> common_pb2.Vector:
-    return vectors_to(vector[np.newaxis], encoding)[0]
+    message = common_pb2.Vector()
+    put_vectors([message], vector[np.newaxis], encoding)
+    return message
 
 
 def vector_from(vector: common_pb2.Vector, field: str) -> Vectors:
@@ -187,49 +191,47 @@ def vector_from(vector: common_pb2.Vector, field: str) -> Vectors:
     return values
 
 
-def _float32(vectors: Vectors) -> list[common_pb2.Vector]:
+def _float32(into: Messages, vectors: Vectors) -> None:
     rows = np.ascontiguousarray(vectors, dtype="<f4")
-    return _rows(rows, common_pb2.VECTOR_ENCODING_FLOAT32, rows.shape[1])
+    _put(into, rows, common_pb2.VECTOR_ENCODING_FLOAT32, vectors.shape[1])
 
 
-def _float16(vectors: Vectors) -> list[common_pb2.Vector]:
-    rows = vectors.astype("<f2")
-    return _rows(rows, common_pb2.VECTOR_ENCODING_FLOAT16, rows.shape[1])
+def _float16(into: Messages, vectors: Vectors) -> None:
+    _put(into, vectors.astype("<f2"), common_pb2.VECTOR_ENCODING_FLOAT16, vectors.shape[1])
 
 
-def _int8(vectors: Vectors) -> list[common_pb2.Vector]:
+def _int8(into: Messages, vectors: Vectors) -> None:
     scales = np.abs(vectors).max(axis=1) / np.float32(127)
     # Below the smallest normal number a step is too coarse to divide by: rows would overflow.
     scales = np.maximum(scales, np.finfo(np.float32).tiny)
     rows = np.rint(vectors / scales[:, np.newaxis]).astype(np.int8)
-    messages = _rows(rows, common_pb2.VECTOR_ENCODING_INT8, rows.shape[1])
-    for message, scale in zip(messages, scales.tolist(), strict=True):
+    _put(into, rows, common_pb2.VECTOR_ENCODING_INT8, vectors.shape[1])
+    for message, scale in zip(into, scales.tolist(), strict=True):
         message.scale = scale
-    return messages
 
 
-def _binary(vectors: Vectors) -> list[common_pb2.Vector]:
+def _binary(into: Messages, vectors: Vectors) -> None:
     rows = np.packbits(vectors > 0, axis=1, bitorder="big")
-    return _rows(rows, common_pb2.VECTOR_ENCODING_BINARY, vectors.shape[1])
+    _put(into, rows, common_pb2.VECTOR_ENCODING_BINARY, vectors.shape[1])
 
 
-def _float_list(vectors: Vectors) -> list[common_pb2.Vector]:
-    dimensions = vectors.shape[1]
-    return [
-        common_pb2.Vector(
-            values=row, encoding=common_pb2.VECTOR_ENCODING_FLOAT_LIST, dimensions=dimensions
-        )
-        for row in vectors.tolist()
-    ]
+def _float_list(into: Messages, vectors: Vectors) -> None:
+    for message, row in zip(into, vectors.tolist(), strict=True):
+        message.values.extend(row)
+        message.encoding = common_pb2.VECTOR_ENCODING_FLOAT_LIST
+        message.dimensions = len(row)
 
 
-def _rows(
-    rows: NDArray[np.generic], encoding: common_pb2.VectorEncoding.ValueType, dimensions: int
-) -> list[common_pb2.Vector]:
-    return [
-        common_pb2.Vector(data=row.tobytes(), encoding=encoding, dimensions=dimensions)
-        for row in rows
-    ]
+def _put(
+    into: Messages,
+    rows: NDArray[np.generic],
+    encoding: common_pb2.VectorEncoding.ValueType,
+    dimensions: int,
+) -> None:
+    for message, row in zip(into, rows, strict=True):
+        message.data = row.tobytes()
+        message.encoding = encoding
+        message.dimensions = dimensions
 
 
 def _from_numbers(dtype: str) -> Callable[[common_pb2.Vector, str], Vectors]:
@@ -265,7 +267,7 @@ def _from_list(vector: common_pb2.Vector, field: str) -> Vectors:
     return np.array(vector.values, dtype=np.float32)
 
 
-_ENCODERS: dict[int, Callable[[Vectors], list[common_pb2.Vector]]] = {
+_ENCODERS: dict[int, Callable[[Messages, Vectors], None]] = {
     common_pb2.VECTOR_ENCODING_FLOAT32: _float32,
     common_pb2.VECTOR_ENCODING_FLOAT16: _float16,
     common_pb2.VECTOR_ENCODING_INT8: _int8,
@@ -310,6 +312,12 @@ def fingerprint_to(fingerprint: Fingerprint) -> common_pb2.ModelFingerprint:
         numeric_class=fingerprint.numeric_class,
         combined=fingerprint.combined,
     )
+
+
+def put_counts(into: common_pb2.TokenCount, counts: TokenCounts) -> None:
+    into.tokens_total = counts.total
+    into.tokens_used = counts.used
+    into.truncated = counts.truncated
 
 
 def counts_to(counts: TokenCounts) -> common_pb2.TokenCount:

@@ -84,22 +84,27 @@ def _number(number: float) -> int | float:
     return number
 
 
-def struct_of(metadata: Mapping[str, JSON]) -> Struct:
-    """`metadata` for the wire. Integers above 2^53 are rounded, as any JSON reader may do."""
-    return Struct(fields={key: _value_of(value) for key, value in metadata.items()})
+def put_metadata(struct: Struct, metadata: Mapping[str, JSON]) -> None:
+    """Put `metadata` into an empty message of the wire, in place: a message given to another is
+    written and read again. Integers above 2^53 are rounded, as any JSON reader may do."""
+    for key, value in metadata.items():
+        _put(struct.fields[key], value)
 
 
-def _value_of(value: JSON) -> Value:
+def _put(into: Value, value: JSON) -> None:
     match value:
         case None:
-            return Value(null_value=0)  # type: ignore[arg-type]  # NULL_VALUE, the enum's only one
+            into.null_value = 0  # type: ignore[assignment]  # NULL_VALUE, the enum's only one
         case bool():
-            return Value(bool_value=value)
+            into.bool_value = value
         case int() | float():
-            return Value(number_value=value)
+            into.number_value = value
         case str():
-            return Value(string_value=value)
+            into.string_value = value
         case Mapping():
-            return Value(struct_value=struct_of(value))
+            into.struct_value.SetInParent()
+            put_metadata(into.struct_value, value)
         case _:
-            return Value(list_value=ListValue(values=[_value_of(item) for item in value]))
+            into.list_value.SetInParent()
+            for item in value:
+                _put(into.list_value.values.add(), item)

@@ -42,7 +42,7 @@ async def embed_each(
     if not patient:
         embedder.check_room(len(kept), lane)
     tokenized = await embedder.tokenize(
-        [texts[index] for index in kept], plan.truncation, plan.prompt
+        [texts[index] for index in kept], plan.truncation, plan.prompt, places=False
     )
     good: list[TokenizedText] = []
     for index, seen in zip(kept, tokenized.texts, strict=True):

@@ -32,6 +32,10 @@ EXPECTED = (
     TlsFilesUnreadable,
 )
 
+# A thread that comes back from the model waits so long for one that runs Python, such as a
+# tokenizer's; by default 5 ms.
+SWITCH_S = 0.001
+
 INTERRUPTED = 130  # as shells have it for Ctrl-C
 
 
@@ -39,6 +43,7 @@ def serve(settings: Settings) -> int:
     """Serve until SIGTERM, SIGINT or Drain. The exit status: 0 after a graceful end, 1 when the
     server could not start; then one sentence on stderr says why."""
     start_logging(settings.log_level)
+    sys.setswitchinterval(SWITCH_S)
     try:
         asyncio.run(_serve(settings))
     except EXPECTED as error:

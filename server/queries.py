@@ -14,7 +14,7 @@ from encoder.tokenizer import Truncation
 from encoder.words import Span, SubwordPooling
 from index.collection import Collection
 from index.documents import SearchMode
-from index.errors import DimensionMismatch, DocumentNotFound, FingerprintMismatch
+from index.errors import DimensionMismatch, DocumentNotFound, FingerprintMismatch, InvalidInput
 from index.fields import check_text as check_stored_text
 from index.settings import StoreSettings
 from index.validation import check_id, prepare_vectors
@@ -211,15 +211,20 @@ class Resolver:
         also = []
         if recipe and made_by:  # vectors of queries, made with the query prompt, belong here too
             also = [replace(made_by, prompt=recipe.query_prompt).combined]
-        found = {}
+        found: dict[int, NDArray[np.float32]] = {}
+        fields = {i: f"{one.field}.vector" for i, one in asked.items()}
         for i, one in asked.items():
-            given, where = one.query.vector, f"{one.field}.vector"
+            given = one.query.vector
             with refused.of(i):
-                check_vector_fingerprint(given.fingerprint, f"{where}.fingerprint", spec, also)
-                vector = own_vector_from(given.vector, f"{where}.vector", spec)
-                prepare_vectors([vector], [f"{where}.vector"], spec)  # refuses one of length 0
-                found[i] = Sought(vector=vector)
-        return found
+                check_vector_fingerprint(given.fingerprint, f"{fields[i]}.fingerprint", spec, also)
+                found[i] = own_vector_from(given.vector, f"{fields[i]}.vector", spec)
+        try:  # as one matrix: a vector alone takes 30 µs
+            prepare_vectors(list(found.values()), [f"{fields[i]}.vector" for i in found], spec)
+        except InvalidInput:  # of length 0; each by itself, to say which
+            for i, vector in found.items():
+                with refused.of(i):
+                    prepare_vectors([vector], [f"{fields[i]}.vector"], spec)
+        return {i: Sought(vector=vector) for i, vector in found.items() if i not in refused}
 
     async def _documents(
         self, collection: Collection, asked: dict[int, Asked], refused: Refusals

@@ -11,10 +11,11 @@ from server.messages import (
     counts_to,
     fingerprint_to,
     matrix_to,
+    put_counts,
+    put_vectors,
     span_to,
     timing_to,
     vector_to,
-    vectors_to,
 )
 from server.tokens import token_messages
 
@@ -23,19 +24,21 @@ def embed_reply(
     embedded: Embedded, encoding: int, errors: Mapping[int, RequestInvalid] | None = None
 ) -> encoder_pb2.EmbedResponse:
     """errors: of the texts that have no vector, by their index among all"""
-    vectors = vectors_to(embedded.vectors, encoding)
-    embeddings = [
-        encoder_pb2.Embedding(vector=vector, tokens=counts_to(counts))
-        for vector, counts in zip(vectors, embedded.counts, strict=True)
-    ]
-    for index in sorted(errors or {}):  # rising, so that each finds its place
-        status = status_of((errors or {})[index], request_id())
-        embeddings.insert(index, encoder_pb2.Embedding(error=status))
-    return encoder_pb2.EmbedResponse(
-        embeddings=embeddings,
-        fingerprint=fingerprint_to(embedded.fingerprint),
-        timing=timing_to(embedded.timing),
+    reply = encoder_pb2.EmbedResponse(
+        fingerprint=fingerprint_to(embedded.fingerprint), timing=timing_to(embedded.timing)
     )
+    wrong = errors or {}
+    counts = iter(embedded.counts)
+    vectors = []
+    for index in range(len(embedded.counts) + len(wrong)):
+        embedding = reply.embeddings.add()
+        if index in wrong:
+            embedding.error.CopyFrom(status_of(wrong[index], request_id()))
+            continue
+        put_counts(embedding.tokens, next(counts))
+        vectors.append(embedding.vector)
+    put_vectors(vectors, embedded.vectors, encoding)
+    return reply
 
 
 def words_reply(

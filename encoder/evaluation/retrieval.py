@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from encoder.evaluation.bm25 import K1, B, Bm25
 from encoder.evaluation.data import RetrievalSet, read_retrieval_set, retrieval_folders
 from encoder.evaluation.result import Score, TaskResult
-from encoder.evaluation.scores import DENSE_SHARE, RRF_K, fuse, fuse_scores, ndcg
+from encoder.evaluation.scores import RRF_K, fuse, fuse_scores, ndcg
 from encoder.evaluation.vectors import Subject, embed
 
 Ranking: TypeAlias = list[tuple[str, float]]  # ids with scores, best first
@@ -31,7 +31,7 @@ def retrieval(subject: Subject, data: Path, *, column: str, limit: int | None) -
         near, same = dense_rankings(subject, subset, column), lexical_rankings(subset)
         pairs = list(zip(near, same, strict=True))
         dense, lexical = ([ids_of(ranking) for ranking in side] for side in (near, same))
-        hybrid = [fuse_scores(*pair) for pair in pairs]
+        hybrid = [fuse_scores(*pair, subject.dense_share) for pair in pairs]
         by_ranks = [fuse([ids_of(ranking) for ranking in pair]) for pair in pairs]
         for way, rankings in (
             ("hybrid", hybrid),
@@ -44,9 +44,9 @@ def retrieval(subject: Subject, data: Path, *, column: str, limit: int | None) -
             key = f"retrieval.{subset.name}.{way.replace(' ', '_')}"
             scores.append(Score(key, label, 100 * score))
     note = (
-        f"Retrieval: {HITS_MAX} hits a side; hybrid adds {DENSE_SHARE} of the relative similarity "
-        f"to {1 - DENSE_SHARE} of the relative BM25 score, as the server does (chosen on these "
-        "sets with all-MiniLM-L6-v2); by ranks it is "
+        f"Retrieval: {HITS_MAX} hits a side; hybrid adds {subject.dense_share:g} of the relative "
+        f"similarity to {1 - subject.dense_share:g} of the relative BM25 score, as the server does "
+        "(chosen on these sets, see bench/fusion.py); by ranks it is "
         f"reciprocal-rank fusion with k = {RRF_K}; BM25 has k1 = {K1}, b = {B}, no stemming and "
         "no stop words."
     )

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 RRF_K = 60  # Cormack, Clarke and Buettcher 2009: one first place must not outweigh everything
-DENSE_SHARE = 0.4  # of a relative score, as in the server
 NDCG_RANKS = 10
 
 
@@ -114,9 +113,10 @@ def fuse(rankings: Sequence[Sequence[str]], k: int = RRF_K) -> list[str]:
 
 
 def fuse_scores(
-    dense: Sequence[tuple[str, float]], lexical: Sequence[tuple[str, float]]
+    dense: Sequence[tuple[str, float]], lexical: Sequence[tuple[str, float]], share: float
 ) -> list[str]:
-    """As the server fuses: ids by 0.4 of the similarity and 0.6 of BM25, best first, ties by id.
+    """As the server fuses: ids by `share` of the similarity and the rest of BM25, best first, ties
+    by id.
 
     dense, lexical: ids with scores, best first. The last similarity of the list counts as 0 and
     the first as 1; BM25 as a share of the best; absent as 0.
@@ -125,7 +125,7 @@ def fuse_scores(
     if dense:
         best, last = dense[0][1], dense[-1][1]
         for id, score in dense:
-            scores[id] = DENSE_SHARE * ((score - last) / (best - last) if best > last else 1.0)
+            scores[id] = share * ((score - last) / (best - last) if best > last else 1.0)
     for id, score in lexical:
-        scores[id] = scores.get(id, 0.0) + (1 - DENSE_SHARE) * score / lexical[0][1]
+        scores[id] = scores.get(id, 0.0) + (1 - share) * score / lexical[0][1]
     return sorted(scores, key=lambda id: (-scores[id], id))

@@ -29,6 +29,7 @@ class TorchModel:
         self.tokens_max = manifest.tokens_max
         self.pooling = manifest.pooling
         self.prompts: Mapping[str, str] = dict(manifest.prompts)
+        self.dense_share = manifest.dense_share
         self.dimensions_choices = manifest.dimensions_choices or (manifest.width,)
         self.word_layers = manifest.word_layers
         self.sense_space = read_space(directory, manifest)

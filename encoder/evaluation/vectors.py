@@ -31,6 +31,7 @@ class Subject(Protocol):
     tokens_max: int
     pooling: Pooling
     prompts: Mapping[str, str]
+    dense_share: float  # of a hybrid search's score
     dimensions_choices: tuple[int, ...]  # lengths that a vector may be cut to
     word_layers: tuple[int, ...]
     sense_space: SenseSpace

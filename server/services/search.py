@@ -15,6 +15,7 @@ from index.collection import Collection
 from index.documents import Fusion, Hit, Query, SearchMode, SearchResult
 from index.errors import SequenceNotReached
 from index.filter import Filter
+from index.fusion import DENSE_SHARE
 from index.spec import CollectionSpec
 from index.store import Store
 from polyseme.v1 import search_pb2, search_pb2_grpc
@@ -23,7 +24,7 @@ from server.embedder import Embedder, Lane, Timings
 from server.errors import LimitExceeded, RequestInvalid, status_of
 from server.filters import filter_from
 from server.highlight import Highlight, lexical_highlights, semantic_highlights
-from server.hits import Wanted, kept, response_to
+from server.hits import Wanted, kept, put_response
 from server.limits import check_count
 from server.messages import lane_from
 from server.queries import Asked, Resolver, Sought
@@ -35,8 +36,6 @@ from server.translating import Translating
 
 K = 10  # hits where the caller does not say how many
 HIGHLIGHTED_HITS_MAX = 100  # of a call: each costs the model up to 1,000 tokens
-# Building so few messages takes a fraction of a millisecond, less than a thread's round trip.
-HITS_INLINE_MAX = 20
 
 _MODES = {
     search_pb2.SEARCH_MODE_UNSPECIFIED: SearchMode.DENSE,
@@ -61,6 +60,7 @@ class Options:
 
     wanted: Wanted
     fusion: Fusion
+    dense_share: float | None  # None: what suits the collection
     filter: Filter | None
     lexical_text: str
     exact: bool
@@ -82,6 +82,7 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
     ) -> None:
         self._translating = translating
         self._embedder = embedder
+        self._dense_share = embedder.encoder.dense_share
         self._store = store
         self._settings = settings
         self._executor = executor
@@ -95,8 +96,9 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         collection = await self._collection(request.collection, options)
         asked = [Asked(request.query, "query")]
         sought = await self._resolve(collection, asked, options, lane)
-        responses = await self._answer(collection, sought, options, lane)
-        return responses[0]
+        response = search_pb2.SearchResponse()
+        await self._answer(collection, sought, options, lane, [response])
+        return response
 
     async def BatchSearch(
         self, request: search_pb2.BatchSearchRequest, context: object
@@ -113,19 +115,23 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         else:
             found = list(await self._resolve(collection, asked, options, lane))
         answerable = [one for one in found if isinstance(one, Sought)]
-        responses = iter(await self._answer(collection, answerable, options, lane))
-        return search_pb2.BatchSearchResponse(
-            results=[
-                search_pb2.BatchSearchResult(response=next(responses))
-                if isinstance(one, Sought)
-                else search_pb2.BatchSearchResult(error=one)
-                for one in found
-            ]
-        )
+        reply = search_pb2.BatchSearchResponse()
+        responses = []
+        for one in found:
+            result = reply.results.add()
+            if isinstance(one, Sought):
+                result.response.SetInParent()
+                responses.append(result.response)
+            else:
+                result.error.CopyFrom(one)
+        await self._answer(collection, answerable, options, lane, responses)
+        return reply
 
     async def _collection(self, name: str, options: Options) -> Collection:
         """Raises CollectionNotFound; SequenceNotReached for a write that never happened."""
-        collection = await in_thread(self._executor, self._store.collection, name)
+        collection = self._store.collection_at_hand(name)
+        if collection is None:
+            collection = await in_thread(self._executor, self._store.collection, name)
         # A write is visible before it is answered, so nobody can know of one that is not here.
         if options.min_sequence > collection.sequence:
             raise SequenceNotReached(options.min_sequence, collection.sequence)
@@ -148,17 +154,33 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
         return [one if isinstance(one, Sought) else status_of(one, request_id()) for one in found]
 
     async def _answer(
-        self, collection: Collection, sought: Sequence[Sought], options: Options, lane: Lane
-    ) -> list[search_pb2.SearchResponse]:
+        self,
+        collection: Collection,
+        sought: Sequence[Sought],
+        options: Options,
+        lane: Lane,
+        responses: Sequence[search_pb2.SearchResponse],
+    ) -> None:
+        """Fill the empty `responses`, one for each of `sought`."""
         if not sought:
-            return []
+            return
         asked = options.wanted.k * len(sought)  # what is too much is refused before any work
         plan = plan_from(options.translate_to, asked, self._translating)
-        queries = [query_of(one, options) for one in sought]
-        results = await in_thread(self._executor, collection.search_batch, queries)
-        hits = [
-            kept(result, one, options.wanted) for result, one in zip(results, sought, strict=True)
-        ]
+        share = share_of(options.dense_share, collection.spec, self._dense_share)
+        queries = [query_of(one, options, share) for one in sought]
+        put = partial(_put_responses, responses, sought, wanted=options.wanted)
+
+        def found() -> tuple[list[SearchResult], list[list[Hit]]]:
+            results = collection.search_batch(queries)
+            hits = [
+                kept(result, one, options.wanted)
+                for result, one in zip(results, sought, strict=True)
+            ]
+            if not options.highlight:  # all in one visit to the thread
+                put(results, hits, [_UNLIT] * len(hits), spec=collection.spec)
+            return results, hits
+
+        results, hits = await in_thread(self._executor, found)
         if options.highlight:
             highlighted = await asyncio.gather(
                 *(
@@ -166,17 +188,10 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
                     for one, found in zip(sought, hits, strict=True)
                 )
             )
-        else:
-            highlighted = [_UNLIT] * len(hits)
-        told = (results, hits, sought, highlighted)
-        told_as = partial(_responses, wanted=options.wanted, spec=collection.spec)
-        if sum(map(len, hits)) <= HITS_INLINE_MAX:
-            responses = told_as(*told)
-        else:
-            responses = await in_thread(self._executor, told_as, *told)
+            lit = partial(put, results, hits, highlighted, spec=collection.spec)
+            await in_thread(self._executor, lit)
         if plan is not None and self._translating is not None:
             await translate_hits(self._translating, plan, responses, hits, lane)
-        return responses
 
     async def _highlights(
         self,
@@ -213,6 +228,12 @@ def options_from(options: search_pb2.SearchOptions, queries: int, settings: Sett
         raise RequestInvalid("options.min_sequence", f"{options.min_sequence} is negative")
     if options.HasField("score_min") and mode is not SearchMode.DENSE:
         raise RequestInvalid("options.score_min", f"a {mode} search's scores have no such scale")
+    share = options.dense_share if options.HasField("dense_share") else None
+    if share is not None and not (mode is SearchMode.HYBRID and fusion is Fusion.RELATIVE_SCORE):
+        problem = "only a hybrid search by relative scores has shares"
+        raise RequestInvalid("options.dense_share", problem)
+    if share is not None and not 0 <= share <= 1:
+        raise RequestInvalid("options.dense_share", f"{share:g} is not between 0 and 1")
     wanted = Wanted(
         mode=mode,
         k=k_from(options.k, settings),
@@ -231,6 +252,7 @@ def options_from(options: search_pb2.SearchOptions, queries: int, settings: Sett
     return Options(
         wanted=wanted,
         fusion=fusion,
+        dense_share=share,
         filter=_filter_from(options, settings),
         lexical_text=options.lexical_text,
         exact=options.exact,
@@ -248,12 +270,24 @@ def k_from(k: int, settings: Settings) -> int:
     return k or min(K, settings.k_max)
 
 
-def query_of(sought: Sought, options: Options) -> Query:
-    """What the index is asked. A document finds itself, so one more hit than wanted is."""
+def share_of(asked: float | None, spec: CollectionSpec, suits_model: float) -> float:
+    """The dense side's of a hybrid score: what suits the model, unless the caller says; of the
+    callers' own vectors the model knows nothing."""
+    if asked is not None:
+        return asked
+    return suits_model if spec.embedding else DENSE_SHARE
+
+
+def query_of(sought: Sought, options: Options, share: float) -> Query:
+    """What the index is asked. A document finds itself, so one more hit than wanted is.
+
+    share: the dense side's of a hybrid score
+    """
     wanted = options.wanted
     return Query(
         mode=wanted.mode,
         fusion=options.fusion,
+        dense_share=share,
         vector=sought.vector,
         text=sought.text,
         filter=options.filter,
@@ -279,20 +313,25 @@ def _words_in(query: str, texts: Sequence[str]) -> list[list[Highlight]]:
     return [lexical_highlights(query, text) for text in texts]
 
 
-def _responses(
+def _put_responses(
+    responses: Sequence[search_pb2.SearchResponse],
+    sought: Sequence[Sought],
     results: Sequence[SearchResult],
     hits: Sequence[Sequence[Hit]],
-    sought: Sequence[Sought],
     highlighted: Sequence[Highlighted],
     *,
     wanted: Wanted,
     spec: CollectionSpec,
-) -> list[search_pb2.SearchResponse]:
-    return [
-        response_to(
-            result, found, one, wanted, spec=spec, highlights=highlights, highlighting=timings
+) -> None:
+    every = zip(responses, results, hits, sought, highlighted, strict=True)
+    for response, result, found, one, (highlights, timings) in every:
+        put_response(
+            response,
+            result,
+            found,
+            one,
+            wanted,
+            spec=spec,
+            highlights=highlights,
+            highlighting=timings,
         )
-        for result, found, one, (highlights, timings) in zip(
-            results, hits, sought, highlighted, strict=True
-        )
-    ]

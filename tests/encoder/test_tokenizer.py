@@ -94,6 +94,38 @@ def test_offsets_lie_in_the_text_as_given_and_never_run_back(tokenizers, kind, t
 
 
 @pytest.mark.parametrize("kind", ["word_piece", "byte_level", "sentence_piece"])
+@given(
+    text=unicode_texts,
+    how=st.fixed_dictionaries(
+        {
+            "prompt": st.sampled_from(["", "query: "]),
+            "tokens_max": st.integers(12, 40),
+            "truncation": st.sampled_from([t for t in Truncation if t is not Truncation.ERROR]),
+        }
+    ),
+)
+@settings(deadline=None)
+def test_without_places_the_tokens_are_the_same(tokenizers, kind, text, how):
+    [located] = tokenizers[kind].each([text], **how)
+    [bare] = tokenizers[kind].each([text], **how, places=False)
+
+    for name in ("tokens_total", "tokens_used", "truncated"):
+        assert getattr(located, name) == getattr(bare, name)
+    for ours, theirs in zip(located.windows, bare.windows, strict=True):
+        np.testing.assert_array_equal(ours.ids, theirs.ids)
+        assert theirs.ids.dtype == np.int64
+
+
+def test_without_places_what_does_not_fit_is_refused_as_with_them(tokenizer):
+    for places in (True, False):
+        how = {"tokens_max": 3, "places": places}
+        with pytest.raises(InputTooLong, match="text 0 has 4 tokens"):
+            list(tokenizer.each(["two words"], truncation=Truncation.ERROR, **how))
+        with pytest.raises(ValueError, match="leaves no room"):
+            list(tokenizer.each(["a"], truncation=Truncation.HEAD, tokens_max=2, places=places))
+
+
+@pytest.mark.parametrize("kind", ["word_piece", "byte_level", "sentence_piece"])
 def test_offsets_name_the_original_letters_behind_normalisation(tokenizers, kind):
     text = "An ÄPPLE day"
     window = one(tokenizers[kind], text).windows[0]

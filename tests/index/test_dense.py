@@ -121,6 +121,6 @@ def test_the_candidates_of_all_segments_compete_for_their_places():
 def test_a_place_without_a_candidate_scores_minus_infinity():
     values = np.ones((3, WIDTH), np.float32)
 
-    scores = inner_products_of_each(values, values[:2], np.array([[0, -1], [-1, 2]]))
+    scores = inner_products_of_each(values, values[:2], np.array([[0, -1], [-1, 2]]), threads=2)
 
     assert scores.tolist() == [[WIDTH, -np.inf], [-np.inf, WIDTH]]

@@ -78,5 +78,40 @@ def test_common_words_count_when_the_others_find_too_few(tmp_path, spec, setting
     assert (len(many.hits), len(common.hits)) == (40, 5)
 
 
+def test_beside_a_dense_side_one_document_by_a_telling_word_is_enough(
+    tmp_path, spec, settings, documents
+):
+    eager = dataclasses.replace(settings, common_words_documents_min=10, common_words_share=0.3)
+    with Store.open(tmp_path / "eager", eager) as store:
+        collection = store.create(spec)
+        made = documents(40)
+        collection.upsert(made)
+
+        def found(text):
+            query = Query(mode=SearchMode.HYBRID, vector=made[3].vector, text=text, k=40)
+            return collection.search(query).hits
+
+        telling, common = found("number 7"), found("number is")
+
+    assert [hit.id for hit in telling if hit.lexical_rank is not None] == ["d7"]
+    assert sum(hit.lexical_rank is not None for hit in common) == 40
+
+
+def test_how_common_a_word_is_is_asked_again_after_a_write(tmp_path, spec, settings, documents):
+    eager = dataclasses.replace(settings, common_words_documents_min=10, common_words_share=0.3)
+    with Store.open(tmp_path / "eager", eager) as store:
+        collection = store.create(spec)
+        made = documents(40)
+        collection.upsert(made)
+        rare = dataclasses.replace(made[5], text="rare")
+        collection.upsert([rare])
+        before = collection.search(Query(mode=SearchMode.LEXICAL, text="rare 7", k=1)).hits
+        collection.upsert([dataclasses.replace(each, text="rare") for each in made[10:]])
+        after = collection.search(Query(mode=SearchMode.LEXICAL, text="rare 7", k=1)).hits
+
+    assert [hit.id for hit in before] == ["d5"]  # alone, a shorter text
+    assert [hit.id for hit in after] == ["d7"]  # "rare" says nothing any more
+
+
 def test_highlights_ignore_case_and_diacritics():
     assert highlights("apfel BAUM", "Der Äpfel-Baum, apfel.") == [(4, 9), (10, 14), (16, 21)]

@@ -233,6 +233,23 @@ def test_a_collection_is_created_once_and_gone_when_deleted(store, spec, documen
     assert store.create(spec).documents_count == 0
 
 
+def test_a_collection_at_hand_is_told_at_once_and_one_that_is_not_is_not(
+    store, spec, threads, monkeypatch
+):
+    collection = store.create(spec)
+    assert store.collection_at_hand("fruit") is collection
+    assert store.collection_at_hand("missing") is None
+
+    store._lock.acquire()
+    try:
+        assert threads.submit(store.collection_at_hand, "fruit").result(WAIT_S / 2) is None
+    finally:
+        store._lock.release()
+
+    store.delete("fruit")
+    assert store.collection_at_hand("fruit") is None
+
+
 def test_while_one_collection_is_restored_the_others_are_served_and_its_name_is_taken(
     store, spec, tmp_path, threads, monkeypatch
 ):

@@ -17,11 +17,11 @@ from server.messages import (
     layers_from,
     matrix_to,
     plan_from,
+    put_vectors,
     target_from,
     truncation_from,
     vector_from,
     vector_to,
-    vectors_to,
 )
 
 floats = st.floats(-100, 100, width=32)
@@ -30,9 +30,9 @@ rows = arrays.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 20)
 
 @given(rows=rows)
 def test_float32_vectors_come_back_byte_for_byte(rows):
-    for row, message in zip(
-        rows, vectors_to(rows, common_pb2.VECTOR_ENCODING_FLOAT32), strict=True
-    ):
+    messages = [common_pb2.Vector() for _ in rows]
+    put_vectors(messages, rows, common_pb2.VECTOR_ENCODING_FLOAT32)
+    for row, message in zip(rows, messages, strict=True):
         assert message.data == row.astype("<f4").tobytes()
         assert message.dimensions == len(row)
         np.testing.assert_array_equal(vector_from(message, "vector"), row)

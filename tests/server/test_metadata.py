@@ -15,7 +15,14 @@ from polyseme.v1 import document_pb2
 from server import metadata as metadata_module
 from server.documents import STRUCT_FACTOR, drafts_from
 from server.errors import LimitExceeded, RequestInvalid
-from server.metadata import metadata_from, struct_of
+from server.metadata import metadata_from, put_metadata
+
+
+def struct_of(metadata):
+    struct = Struct()
+    put_metadata(struct, metadata)
+    return struct
+
 
 SCALARS = st.one_of(
     st.none(),

@@ -813,7 +813,8 @@ class AsyncClient:
         options: mode "dense" (by meaning), "lexical" (by words) or "hybrid"; fusion of a hybrid
                  search's lists, "relative_score" or "reciprocal_rank"; filter; k; exact;
                  min_sequence, to see a write of yours; highlight; explain; ids_only;
-                 with_vectors; score_min; lexical_text; translate_to, a language for the hits' texts
+                 with_vectors; score_min; lexical_text; translate_to, a language for the hits'
+                 texts; dense_share, 0 to 1, of a hybrid search's relative scores
         """
         plan = searching.search(
             self._once(timeout_s), collection, query, priority=priority, **options

@@ -84,6 +84,9 @@ class SearchOptions(TypedDict, total=False):
 
     mode: SearchMode  # default "dense": by meaning
     fusion: Fusion  # hybrid only: how its two lists become one; default "relative_score"
+    dense_share: (
+        float | None
+    )  # of its relative scores, 0 to 1; default: as suits the server's model
     filter: Filter | None  # only documents that match
     k: int  # how many hits; default 10
     exact: bool  # compare with every vector instead of using the approximate index
@@ -274,6 +277,7 @@ def _options_message(
     score_min: float | None = None,
     lexical_text: str = "",
     translate_to: str = "",
+    dense_share: float | None = None,
 ) -> search_pb2.SearchOptions:
     if k < 1:
         raise invalid("k", f"{k} is below 1")
@@ -297,6 +301,8 @@ def _options_message(
         message.filter.CopyFrom(filter.message())
     if score_min is not None:
         message.score_min = score_min
+    if dense_share is not None:
+        message.dense_share = dense_share
     return message
 
 

@@ -133,6 +133,7 @@ class ScriptedModel:
         self.pooling = Pooling.MEAN
         self.prompts = {"query": "she ", "passage": "the "}
         self.dimensions_choices = (3,)
+        self.dense_share = 0.4
         self.word_layers = (2,)
         self.batches = []
 

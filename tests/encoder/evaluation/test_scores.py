@@ -127,8 +127,9 @@ def test_relative_scores_are_fused_as_the_server_does():
     dense = [("a", 0.9), ("b", 0.6), ("c", 0.4)]
     lexical = [("b", 8.0), ("d", 2.0)]
 
-    server = fused(relative_similarities(dense), relative_bm25(lexical))
-
-    assert fuse_scores(dense, lexical) == sorted(server, key=lambda id: (-server[id], id))
-    assert fuse_scores(dense, []) == ["a", "b", "c"]
-    assert fuse_scores([], lexical) == ["b", "d"]
+    for share in (0.0, 0.2, 0.4, 0.9):
+        server = fused(relative_similarities(dense, share), relative_bm25(lexical, 1 - share))
+        by_score = sorted(server, key=lambda id: (-server[id], id))
+        assert fuse_scores(dense, lexical, share) == by_score
+    assert fuse_scores(dense, [], 0.4) == ["a", "b", "c"]
+    assert fuse_scores([], lexical, 0.4) == ["b", "d"]

@@ -9,9 +9,12 @@ import pytest
 from google.protobuf.json_format import ParseDict
 
 from index.collection import Collection
+from index.fusion import DENSE_SHARE
+from index.spec import CollectionSpec
 from polyseme.v1 import collection_pb2, encoder_pb2, encoder_pb2_grpc, search_pb2
 from server.embedder import Embedder
 from server.errors import QueueFull
+from server.services.search import share_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -71,18 +74,20 @@ async def test_vectors_of_hits_say_what_made_them_where_the_query_has_none(serve
 
 
 @pytest.mark.parametrize(
-    ("fusion", "part"),
+    ("options", "part"),
     [
-        ("FUSION_UNSPECIFIED", (0.4, 0.6)),
-        ("FUSION_RELATIVE_SCORE", (0.4, 0.6)),
-        ("FUSION_RECIPROCAL_RANK", (1 / 61, 1 / 61)),
+        ({}, (0.4, 0.6)),
+        ({"fusion": "FUSION_RELATIVE_SCORE"}, (0.4, 0.6)),
+        ({"denseShare": 0.0}, (0.0, 1.0)),
+        ({"denseShare": 0.75}, (0.75, 0.25)),
+        ({"fusion": "FUSION_RECIPROCAL_RANK"}, (1 / 61, 1 / 61)),
     ],
 )
-async def test_a_hybrid_search_adds_the_parts_of_both_sides_and_explains_it(server, fusion, part):
+async def test_a_hybrid_search_adds_the_parts_of_both_sides_and_explains_it(server, options, part):
     name = await server.apples()
 
     found = await server.search(
-        name, "apple orchard in autumn", mode="SEARCH_MODE_HYBRID", fusion=fusion, explain=True, k=1
+        name, "apple orchard in autumn", mode="SEARCH_MODE_HYBRID", explain=True, k=1, **options
     )
 
     (hit,) = found.hits
@@ -91,6 +96,15 @@ async def test_a_hybrid_search_adds_the_parts_of_both_sides_and_explains_it(serv
     assert hit.score == pytest.approx(sum(part))
     for given in part:
         assert f"gives {given:.5f}" in hit.explanation.text
+
+
+async def test_what_suits_the_model_is_the_default_for_its_own_vectors_alone():
+    own = CollectionSpec(name="own", dimensions=3, embedding={"pooling": "mean"})
+    theirs = CollectionSpec(name="theirs", dimensions=3)
+
+    assert share_of(None, own, 0.15) == 0.15
+    assert share_of(None, theirs, 0.15) == DENSE_SHARE
+    assert share_of(0.7, own, 0.15) == share_of(0.7, theirs, 0.15) == 0.7
 
 
 async def test_a_side_that_did_not_find_a_hit_has_no_score(server):
@@ -320,6 +334,9 @@ async def test_a_write_that_never_was_cannot_be_seen(server, refusal):
         ({"fusion": 9}, "options.fusion"),
         ({"minSequence": "-1"}, "options.min_sequence"),
         ({"scoreMin": 0.5, "mode": "SEARCH_MODE_LEXICAL"}, "options.score_min"),
+        ({"denseShare": 0.5}, "options.dense_share"),
+        ({"denseShare": 1.5, "mode": "SEARCH_MODE_HYBRID"}, "options.dense_share"),
+        ({"denseShare": "NaN", "mode": "SEARCH_MODE_HYBRID"}, "options.dense_share"),
         ({"filter": {}}, "options.filter"),
         (
             {"filter": {"all": {"filters": [FRUIT, {"range": {"field": "year", "lt": True}}]}}},

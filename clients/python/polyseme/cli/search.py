@@ -37,6 +37,15 @@ def search(
         Fusion,
         typer.Option(help="hybrid only: by each side's scores, or by its ranks alone"),
     ] = "relative_score",
+    dense_share: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="how much of a hybrid search's score is by meaning (default: what suits the "
+            "server's model)",
+        ),
+    ] = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="how many hits")] = 10,
     filters: Filters = None,
     like: Annotated[bool, typer.Option("--like", help="documents like the one of this id")] = False,
@@ -63,6 +72,7 @@ def search(
             wanted,
             mode=mode,
             fusion=fusion,
+            dense_share=dense_share,
             k=k,
             filter=parse_all(filters or []),
             highlight=highlight,

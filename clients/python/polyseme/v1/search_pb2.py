@@ -28,19 +28,19 @@ from polyseme.v1 import document_pb2 as polyseme_dot_v1_dot_document__pb2
 from polyseme.v1 import encoder_pb2 as polyseme_dot_v1_dot_encoder__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18polyseme/v1/search.proto\x12\x0bpolyseme.v1\x1a\x17google/rpc/status.proto\x1a\x18polyseme/v1/common.proto\x1a\x1apolyseme/v1/document.proto\x1a\x19polyseme/v1/encoder.proto\"\x92\x01\n\x0bSearchQuery\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12*\n\x06vector\x18\x02 \x01(\x0b\x32\x18.polyseme.v1.QueryVectorH\x00\x12\x15\n\x0b\x64ocument_id\x18\x03 \x01(\tH\x00\x12\'\n\x04word\x18\x04 \x01(\x0b\x32\x17.polyseme.v1.WordInTextH\x00\x42\x07\n\x05query\"G\n\x0bQueryVector\x12#\n\x06vector\x18\x01 \x01(\x0b\x32\x13.polyseme.v1.Vector\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\"C\n\nWordInText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\'\n\x06target\x18\x02 \x01(\x0b\x32\x17.polyseme.v1.WordTarget\"\xce\x02\n\rSearchOptions\x12%\n\x04mode\x18\x01 \x01(\x0e\x32\x17.polyseme.v1.SearchMode\x12#\n\x06\x66usion\x18\x02 \x01(\x0e\x32\x13.polyseme.v1.Fusion\x12\x14\n\x0clexical_text\x18\x03 \x01(\t\x12#\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x13.polyseme.v1.Filter\x12\t\n\x01k\x18\x05 \x01(\x05\x12\r\n\x05\x65xact\x18\x06 \x01(\x08\x12\x14\n\x0cmin_sequence\x18\x07 \x01(\x03\x12\x11\n\thighlight\x18\x08 \x01(\x08\x12\x0f\n\x07\x65xplain\x18\t \x01(\x08\x12\x10\n\x08ids_only\x18\n \x01(\x08\x12\x14\n\x0cwith_vectors\x18\x0b \x01(\x08\x12\x16\n\tscore_min\x18\x0c \x01(\x02H\x00\x88\x01\x01\x12\x14\n\x0ctranslate_to\x18\r \x01(\tB\x0c\n\n_score_min\"\xa2\x01\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x05query\x18\x02 \x01(\x0b\x32\x18.polyseme.v1.SearchQuery\x12+\n\x07options\x18\x03 \x01(\x0b\x32\x1a.polyseme.v1.SearchOptions\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.polyseme.v1.Priority\"\xd0\x01\n\tSearchHit\x12\'\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x15.polyseme.v1.Document\x12\r\n\x05score\x18\x02 \x01(\x02\x12*\n\nhighlights\x18\x03 \x03(\x0b\x32\x16.polyseme.v1.Highlight\x12-\n\x0b\x65xplanation\x18\x04 \x01(\x0b\x32\x18.polyseme.v1.Explanation\x12\x30\n\x0btranslation\x18\x05 \x01(\x0b\x32\x1b.polyseme.v1.HitTranslation\"7\n\x0eHitTranslation\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x17\n\x0fsource_language\x18\x02 \x01(\t\"e\n\tHighlight\x12\x1f\n\x04span\x18\x01 \x01(\x0b\x32\x11.polyseme.v1.Span\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.polyseme.v1.HighlightKind\x12\r\n\x05score\x18\x03 \x01(\x02\"\xc7\x01\n\x0b\x45xplanation\x12\x18\n\x0b\x64\x65nse_score\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x17\n\ndense_rank\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1a\n\rlexical_score\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x19\n\x0clexical_rank\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x0c\n\x04text\x18\x05 \x01(\tB\x0e\n\x0c_dense_scoreB\r\n\x0b_dense_rankB\x10\n\x0e_lexical_scoreB\x0f\n\r_lexical_rank\"\xec\x01\n\x0eSearchResponse\x12$\n\x04hits\x18\x01 \x03(\x0b\x32\x16.polyseme.v1.SearchHit\x12\x11\n\texhausted\x18\x02 \x01(\x08\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\r\n\x05\x65xact\x18\x04 \x01(\x08\x12\x32\n\x0b\x66ingerprint\x18\x05 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12\'\n\x06tokens\x18\x06 \x01(\x0b\x32\x17.polyseme.v1.TokenCount\x12#\n\x06timing\x18\x07 \x01(\x0b\x32\x13.polyseme.v1.Timing\"\xc2\x01\n\x12\x42\x61tchSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\x07queries\x18\x02 \x03(\x0b\x32\x18.polyseme.v1.SearchQuery\x12+\n\x07options\x18\x03 \x01(\x0b\x32\x1a.polyseme.v1.SearchOptions\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.polyseme.v1.Priority\x12\x17\n\x0fpartial_success\x18\x05 \x01(\x08\"e\n\x11\x42\x61tchSearchResult\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x1b.polyseme.v1.SearchResponse\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"F\n\x13\x42\x61tchSearchResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.polyseme.v1.BatchSearchResult*q\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11SEARCH_MODE_DENSE\x10\x01\x12\x17\n\x13SEARCH_MODE_LEXICAL\x10\x02\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x03*W\n\x06\x46usion\x12\x16\n\x12\x46USION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46USION_RECIPROCAL_RANK\x10\x01\x12\x19\n\x15\x46USION_RELATIVE_SCORE\x10\x02*h\n\rHighlightKind\x12\x1e\n\x1aHIGHLIGHT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16HIGHLIGHT_KIND_LEXICAL\x10\x01\x12\x1b\n\x17HIGHLIGHT_KIND_SEMANTIC\x10\x02\x32\xa4\x01\n\rSearchService\x12\x41\n\x06Search\x12\x1a.polyseme.v1.SearchRequest\x1a\x1b.polyseme.v1.SearchResponse\x12P\n\x0b\x42\x61tchSearch\x12\x1f.polyseme.v1.BatchSearchRequest\x1a .polyseme.v1.BatchSearchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18polyseme/v1/search.proto\x12\x0bpolyseme.v1\x1a\x17google/rpc/status.proto\x1a\x18polyseme/v1/common.proto\x1a\x1apolyseme/v1/document.proto\x1a\x19polyseme/v1/encoder.proto\"\x92\x01\n\x0bSearchQuery\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12*\n\x06vector\x18\x02 \x01(\x0b\x32\x18.polyseme.v1.QueryVectorH\x00\x12\x15\n\x0b\x64ocument_id\x18\x03 \x01(\tH\x00\x12\'\n\x04word\x18\x04 \x01(\x0b\x32\x17.polyseme.v1.WordInTextH\x00\x42\x07\n\x05query\"G\n\x0bQueryVector\x12#\n\x06vector\x18\x01 \x01(\x0b\x32\x13.polyseme.v1.Vector\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\"C\n\nWordInText\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\'\n\x06target\x18\x02 \x01(\x0b\x32\x17.polyseme.v1.WordTarget\"\xf8\x02\n\rSearchOptions\x12%\n\x04mode\x18\x01 \x01(\x0e\x32\x17.polyseme.v1.SearchMode\x12#\n\x06\x66usion\x18\x02 \x01(\x0e\x32\x13.polyseme.v1.Fusion\x12\x14\n\x0clexical_text\x18\x03 \x01(\t\x12#\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x13.polyseme.v1.Filter\x12\t\n\x01k\x18\x05 \x01(\x05\x12\r\n\x05\x65xact\x18\x06 \x01(\x08\x12\x14\n\x0cmin_sequence\x18\x07 \x01(\x03\x12\x11\n\thighlight\x18\x08 \x01(\x08\x12\x0f\n\x07\x65xplain\x18\t \x01(\x08\x12\x10\n\x08ids_only\x18\n \x01(\x08\x12\x14\n\x0cwith_vectors\x18\x0b \x01(\x08\x12\x16\n\tscore_min\x18\x0c \x01(\x02H\x00\x88\x01\x01\x12\x14\n\x0ctranslate_to\x18\r \x01(\t\x12\x18\n\x0b\x64\x65nse_share\x18\x0e \x01(\x02H\x01\x88\x01\x01\x42\x0c\n\n_score_minB\x0e\n\x0c_dense_share\"\xa2\x01\n\rSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\'\n\x05query\x18\x02 \x01(\x0b\x32\x18.polyseme.v1.SearchQuery\x12+\n\x07options\x18\x03 \x01(\x0b\x32\x1a.polyseme.v1.SearchOptions\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.polyseme.v1.Priority\"\xd0\x01\n\tSearchHit\x12\'\n\x08\x64ocument\x18\x01 \x01(\x0b\x32\x15.polyseme.v1.Document\x12\r\n\x05score\x18\x02 \x01(\x02\x12*\n\nhighlights\x18\x03 \x03(\x0b\x32\x16.polyseme.v1.Highlight\x12-\n\x0b\x65xplanation\x18\x04 \x01(\x0b\x32\x18.polyseme.v1.Explanation\x12\x30\n\x0btranslation\x18\x05 \x01(\x0b\x32\x1b.polyseme.v1.HitTranslation\"7\n\x0eHitTranslation\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x17\n\x0fsource_language\x18\x02 \x01(\t\"e\n\tHighlight\x12\x1f\n\x04span\x18\x01 \x01(\x0b\x32\x11.polyseme.v1.Span\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.polyseme.v1.HighlightKind\x12\r\n\x05score\x18\x03 \x01(\x02\"\xc7\x01\n\x0b\x45xplanation\x12\x18\n\x0b\x64\x65nse_score\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\x17\n\ndense_rank\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x1a\n\rlexical_score\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x19\n\x0clexical_rank\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x0c\n\x04text\x18\x05 \x01(\tB\x0e\n\x0c_dense_scoreB\r\n\x0b_dense_rankB\x10\n\x0e_lexical_scoreB\x0f\n\r_lexical_rank\"\xec\x01\n\x0eSearchResponse\x12$\n\x04hits\x18\x01 \x03(\x0b\x32\x16.polyseme.v1.SearchHit\x12\x11\n\texhausted\x18\x02 \x01(\x08\x12\x10\n\x08sequence\x18\x03 \x01(\x03\x12\r\n\x05\x65xact\x18\x04 \x01(\x08\x12\x32\n\x0b\x66ingerprint\x18\x05 \x01(\x0b\x32\x1d.polyseme.v1.ModelFingerprint\x12\'\n\x06tokens\x18\x06 \x01(\x0b\x32\x17.polyseme.v1.TokenCount\x12#\n\x06timing\x18\x07 \x01(\x0b\x32\x13.polyseme.v1.Timing\"\xc2\x01\n\x12\x42\x61tchSearchRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12)\n\x07queries\x18\x02 \x03(\x0b\x32\x18.polyseme.v1.SearchQuery\x12+\n\x07options\x18\x03 \x01(\x0b\x32\x1a.polyseme.v1.SearchOptions\x12\'\n\x08priority\x18\x04 \x01(\x0e\x32\x15.polyseme.v1.Priority\x12\x17\n\x0fpartial_success\x18\x05 \x01(\x08\"e\n\x11\x42\x61tchSearchResult\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x1b.polyseme.v1.SearchResponse\x12!\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"F\n\x13\x42\x61tchSearchResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.polyseme.v1.BatchSearchResult*q\n\nSearchMode\x12\x1b\n\x17SEARCH_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11SEARCH_MODE_DENSE\x10\x01\x12\x17\n\x13SEARCH_MODE_LEXICAL\x10\x02\x12\x16\n\x12SEARCH_MODE_HYBRID\x10\x03*W\n\x06\x46usion\x12\x16\n\x12\x46USION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x46USION_RECIPROCAL_RANK\x10\x01\x12\x19\n\x15\x46USION_RELATIVE_SCORE\x10\x02*h\n\rHighlightKind\x12\x1e\n\x1aHIGHLIGHT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16HIGHLIGHT_KIND_LEXICAL\x10\x01\x12\x1b\n\x17HIGHLIGHT_KIND_SEMANTIC\x10\x02\x32\xa4\x01\n\rSearchService\x12\x41\n\x06Search\x12\x1a.polyseme.v1.SearchRequest\x1a\x1b.polyseme.v1.SearchResponse\x12P\n\x0b\x42\x61tchSearch\x12\x1f.polyseme.v1.BatchSearchRequest\x1a .polyseme.v1.BatchSearchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polyseme.v1.search_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHMODE']._serialized_start=2124
-  _globals['_SEARCHMODE']._serialized_end=2237
-  _globals['_FUSION']._serialized_start=2239
-  _globals['_FUSION']._serialized_end=2326
-  _globals['_HIGHLIGHTKIND']._serialized_start=2328
-  _globals['_HIGHLIGHTKIND']._serialized_end=2432
+  _globals['_SEARCHMODE']._serialized_start=2166
+  _globals['_SEARCHMODE']._serialized_end=2279
+  _globals['_FUSION']._serialized_start=2281
+  _globals['_FUSION']._serialized_end=2368
+  _globals['_HIGHLIGHTKIND']._serialized_start=2370
+  _globals['_HIGHLIGHTKIND']._serialized_end=2474
   _globals['_SEARCHQUERY']._serialized_start=148
   _globals['_SEARCHQUERY']._serialized_end=294
   _globals['_QUERYVECTOR']._serialized_start=296
@@ -48,25 +48,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORDINTEXT']._serialized_start=369
   _globals['_WORDINTEXT']._serialized_end=436
   _globals['_SEARCHOPTIONS']._serialized_start=439
-  _globals['_SEARCHOPTIONS']._serialized_end=773
-  _globals['_SEARCHREQUEST']._serialized_start=776
-  _globals['_SEARCHREQUEST']._serialized_end=938
-  _globals['_SEARCHHIT']._serialized_start=941
-  _globals['_SEARCHHIT']._serialized_end=1149
-  _globals['_HITTRANSLATION']._serialized_start=1151
-  _globals['_HITTRANSLATION']._serialized_end=1206
-  _globals['_HIGHLIGHT']._serialized_start=1208
-  _globals['_HIGHLIGHT']._serialized_end=1309
-  _globals['_EXPLANATION']._serialized_start=1312
-  _globals['_EXPLANATION']._serialized_end=1511
-  _globals['_SEARCHRESPONSE']._serialized_start=1514
-  _globals['_SEARCHRESPONSE']._serialized_end=1750
-  _globals['_BATCHSEARCHREQUEST']._serialized_start=1753
-  _globals['_BATCHSEARCHREQUEST']._serialized_end=1947
-  _globals['_BATCHSEARCHRESULT']._serialized_start=1949
-  _globals['_BATCHSEARCHRESULT']._serialized_end=2050
-  _globals['_BATCHSEARCHRESPONSE']._serialized_start=2052
-  _globals['_BATCHSEARCHRESPONSE']._serialized_end=2122
-  _globals['_SEARCHSERVICE']._serialized_start=2435
-  _globals['_SEARCHSERVICE']._serialized_end=2599
+  _globals['_SEARCHOPTIONS']._serialized_end=815
+  _globals['_SEARCHREQUEST']._serialized_start=818
+  _globals['_SEARCHREQUEST']._serialized_end=980
+  _globals['_SEARCHHIT']._serialized_start=983
+  _globals['_SEARCHHIT']._serialized_end=1191
+  _globals['_HITTRANSLATION']._serialized_start=1193
+  _globals['_HITTRANSLATION']._serialized_end=1248
+  _globals['_HIGHLIGHT']._serialized_start=1250
+  _globals['_HIGHLIGHT']._serialized_end=1351
+  _globals['_EXPLANATION']._serialized_start=1354
+  _globals['_EXPLANATION']._serialized_end=1553
+  _globals['_SEARCHRESPONSE']._serialized_start=1556
+  _globals['_SEARCHRESPONSE']._serialized_end=1792
+  _globals['_BATCHSEARCHREQUEST']._serialized_start=1795
+  _globals['_BATCHSEARCHREQUEST']._serialized_end=1989
+  _globals['_BATCHSEARCHRESULT']._serialized_start=1991
+  _globals['_BATCHSEARCHRESULT']._serialized_end=2092
+  _globals['_BATCHSEARCHRESPONSE']._serialized_start=2094
+  _globals['_BATCHSEARCHRESPONSE']._serialized_end=2164
+  _globals['_SEARCHSERVICE']._serialized_start=2477
+  _globals['_SEARCHSERVICE']._serialized_end=2641
 # @@protoc_insertion_point(module_scope)

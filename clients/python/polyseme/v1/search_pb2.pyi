@@ -218,6 +218,7 @@ class SearchOptions(_message.Message):
     WITH_VECTORS_FIELD_NUMBER: _builtins.int
     SCORE_MIN_FIELD_NUMBER: _builtins.int
     TRANSLATE_TO_FIELD_NUMBER: _builtins.int
+    DENSE_SHARE_FIELD_NUMBER: _builtins.int
     mode: Global___SearchMode.ValueType
     """By what. Default: DENSE."""
     fusion: Global___Fusion.ValueType
@@ -242,6 +243,10 @@ class SearchOptions(_message.Message):
     """Leave out hits that score lower. DENSE only."""
     translate_to: _builtins.str
     """Send the hits' texts in this language too, as "en". FAILED_PRECONDITION where the server cannot translate."""
+    dense_share: _builtins.float
+    """HYBRID by RELATIVE_SCORE: how much of a score is the similarity's, 0 to 1; the rest is BM25's. Default: what suits the
+    server's model, for collections whose vectors it made; 0.4 for the others.
+    """
     @_builtins.property
     def filter(self) -> _document_pb2.Filter:
         """Only documents that match."""
@@ -262,13 +267,19 @@ class SearchOptions(_message.Message):
         with_vectors: _builtins.bool = ...,
         score_min: _builtins.float | None = ...,
         translate_to: _builtins.str = ...,
+        dense_share: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_score_min", b"_score_min", "filter", b"filter", "score_min", b"score_min"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dense_share", b"_dense_share", "_score_min", b"_score_min", "dense_share", b"dense_share", "filter", b"filter", "score_min", b"score_min"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score_min", b"_score_min", "exact", b"exact", "explain", b"explain", "filter", b"filter", "fusion", b"fusion", "highlight", b"highlight", "ids_only", b"ids_only", "k", b"k", "lexical_text", b"lexical_text", "min_sequence", b"min_sequence", "mode", b"mode", "score_min", b"score_min", "translate_to", b"translate_to", "with_vectors", b"with_vectors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dense_share", b"_dense_share", "_score_min", b"_score_min", "dense_share", b"dense_share", "exact", b"exact", "explain", b"explain", "filter", b"filter", "fusion", b"fusion", "highlight", b"highlight", "ids_only", b"ids_only", "k", b"k", "lexical_text", b"lexical_text", "min_sequence", b"min_sequence", "mode", b"mode", "score_min", b"score_min", "translate_to", b"translate_to", "with_vectors", b"with_vectors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dense_share: _TypeAlias = _typing.Literal["dense_share"]  # noqa: Y015
+    _WhichOneofArgType__dense_share: _TypeAlias = _typing.Literal["_dense_share", b"_dense_share"]  # noqa: Y015
     _WhichOneofReturnType__score_min: _TypeAlias = _typing.Literal["score_min"]  # noqa: Y015
     _WhichOneofArgType__score_min: _TypeAlias = _typing.Literal["_score_min", b"_score_min"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dense_share) -> _WhichOneofReturnType__dense_share | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__score_min) -> _WhichOneofReturnType__score_min | None: ...
 
 Global___SearchOptions: _TypeAlias = SearchOptions  # noqa: Y015

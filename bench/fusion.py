@@ -22,7 +22,7 @@ from encoder.manifest import Precision
 from encoder.runtime import Encoder
 from index.fusion import fused, reciprocal_ranks, relative_bm25, relative_similarities
 
-SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+SHARES = (0.15, 0.25, 0.3, 0.4, 0.5, 0.6)
 Fuse = Callable[[Ranking, Ranking], list[str]]
 
 

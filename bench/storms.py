@@ -34,16 +34,18 @@ class Seen:
 
     codes: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
-    failed: int = 0  # of the person's calls
+    failed: Counter[str] = field(default_factory=Counter)  # of the person's calls, by code
     resident: list[float] = field(default_factory=list)  # MiB: before, most, after
     computed: int = 0  # texts
 
     def row(self, name: str) -> str:
         times = np.percentile(self.seconds, [50, 99]) * 1e3 if self.seconds else (0.0, 0.0)
         codes = ", ".join(f"{n:,} {code}" for code, n in self.codes.most_common())
+        failed = ", ".join(f"{n} {code}" for code, n in self.failed.most_common())
         before, most, after = self.resident
         return (
-            f"| {name} | {codes} | {len(self.seconds)} of {len(self.seconds) + self.failed} "
+            f"| {name} | {codes} | {len(self.seconds)} of {len(self.seconds) + self.failed.total()}"
+            f"{f' ({failed})' if failed else ''} "
             f"| {times[0]:,.0f} | {times[1]:,.0f} | {before:,.0f} / {most:,.0f} / {after:,.0f} "
             f"| {self.computed:,} |"
         )
@@ -97,8 +99,8 @@ class Place:
             try:
                 await embed(request, timeout=5.0)
                 seen.seconds.append(time.monotonic() - began)
-            except grpc.aio.AioRpcError:
-                seen.failed += 1
+            except grpc.aio.AioRpcError as error:
+                seen.failed[error.code().name] += 1
             resident.append(self.resident_mib())
             await asyncio.sleep(PERSON_PAUSE_S)
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import lzma
 import os
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -67,7 +68,8 @@ def _cut(root: Path, path: Path, offset: int, store: Path) -> Shard:
     compressed = not path.name.endswith(COMPRESSED_SUFFIXES)
     stored = store / (name + (".xz" if compressed else ".raw"))
     if not stored.exists():
-        temporary = stored.with_name(f".{stored.name}.{os.getpid()}.{offset}")
+        # Its own name: of two equal files two threads may write the same shard at once.
+        temporary = stored.with_name(f".{stored.name}.{os.getpid()}.{threading.get_ident()}")
         temporary.write_bytes(lzma.compress(data, preset=XZ_PRESET) if compressed else data)
         temporary.rename(stored)
     content = stored.read_bytes()

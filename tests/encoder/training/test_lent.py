@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -70,6 +71,28 @@ def test_parcels_come_out_as_they_went_in_in_any_order_and_twice(folder, tmp_pat
         receive(parcel, tmp_path / "there")
 
     assert content(tmp_path / "there") == content(folder)
+
+
+def test_equal_files_may_be_cut_at_the_same_moment(tmp_path, monkeypatch):
+    both_written = threading.Barrier(2)
+    write = Path.write_bytes
+
+    def write_and_wait(path, data):
+        write(path, data)
+        both_written.wait(10)
+
+    root = tmp_path / "root"
+    root.mkdir()
+    files = [root / "a.txt", root / "b.txt"]
+    for file in files:
+        file.write_bytes(b"the same")
+    monkeypatch.setattr(Path, "write_bytes", write_and_wait)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+    shards = cut(root, files, tmp_path / "store")
+
+    assert [shard.path for shard in shards] == ["a.txt", "b.txt"]
+    assert len({shard.stored for shard in shards}) == len(list((tmp_path / "store").iterdir())) == 1
 
 
 def test_a_changed_parcel_is_refused_and_named(folder, tmp_path):

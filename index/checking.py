@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from index import database
+from index.documents import Written
 from index.errors import DataDamaged
 from index.records import Reader, field_rows
 
@@ -34,7 +36,7 @@ class Finding:
 
 def check_database(reader: Reader, path: Path) -> Iterator[Finding]:
     """What is wrong with the database that `reader` reads, in one transaction of its own."""
-    for look in (_structure, _documents):
+    for look in (_structure, _documents, _requests):
         problems = list(look(reader))
         yield from (Finding(Part.DATABASE, path, problem) for problem in problems)
         if problems:
@@ -103,6 +105,18 @@ def _documents(reader: Reader) -> Iterator[str]:
     for one, other in (("documents", "vectors"), ("vectors", "documents")):
         for row in _rows(connection, f"SELECT row FROM {one} EXCEPT SELECT row FROM {other}"):
             yield f"row {row} is in {one} and not in {other}"
+
+
+def _requests(reader: Reader) -> Iterator[str]:
+    """Answers to earlier requests that cannot be read: a retry would be told of damage."""
+    connection = reader.connection
+    for number in _rows(connection, "SELECT number FROM requests ORDER BY number"):
+        sql = "SELECT request_id, digest, result FROM requests WHERE number = ?"
+        try:
+            _, _, result = connection.execute(sql, (number,)).fetchone()
+            Written(**json.loads(result))
+        except (ValueError, TypeError, *database.ERRORS) as error:
+            yield f"the answer to request {number} cannot be read: {error}"
 
 
 def _derived(reader: Reader, unreadable: frozenset[int] = frozenset()) -> Iterator[str]:

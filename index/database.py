@@ -45,7 +45,7 @@ ERRORS = (sqlite3.Error, UnicodeDecodeError)
 DAMAGE = (
     *("Could not decode to UTF-8", "invalid fts5 file format", "error in tokenizer constructor"),
     *("no such table", "no such column", "no such tokenizer", "unrecognized option"),
-    *("vtable constructor failed", "parse error in"),
+    *("vtable constructor failed", "parse error in", "SQL logic error"),
 )
 
 CONNECTION = sqlite3.Connection  # a test puts one here that fails when it is told to

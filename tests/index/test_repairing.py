@@ -110,6 +110,25 @@ def test_check_finds_what_repair_mends(directory, settings, documents, sql, part
             assert everything(store.collection("fruit"), documents) == before
 
 
+@pytest.mark.parametrize("result", ["x'7b22ff'", "x'7b7d'", "x'5b5d'"])  # no UTF-8, {}, []
+def test_check_finds_the_answer_of_a_request_that_cannot_be_read(
+    tmp_path, settings, spec, documents, result
+):
+    with Store.open(tmp_path / "data", settings) as store:
+        store.create(spec).upsert(documents(5), request_id="once")
+    sql = f"UPDATE requests SET result = CAST({result} AS TEXT)"
+    execute(tmp_path / "data" / DATABASE, sql)
+
+    with Store.open(tmp_path / "data", settings) as store:
+        findings = store.collection("fruit").check()
+        store.repair("fruit")
+        assert store.collection("fruit").check() == []
+        assert len(store.collection("fruit").get([f"d{i}" for i in range(5)])) == 5
+
+    assert [finding.part for finding in findings] == [Part.DATABASE]
+    assert "the answer to request" in findings[0].problem
+
+
 def test_a_file_that_is_no_database_is_named_and_the_rest_is_served(directory, settings, documents):
     (directory / DATABASE).write_bytes(b"rubbish" * 1000)
 

@@ -137,7 +137,7 @@ class Tokenizer:
     ) -> Iterator[TokenizedText]:
         """The same, tokenised as they are taken, a little ahead: who stops has saved the rest.
 
-        places: False leaves `starts` and `ends` empty, which saves a third of the time
+        places: False leaves `starts` and `ends` empty, which saves three fifths of the time
         """
         for index, text in enumerate(texts):
             _refuse_surrogates(index, text)

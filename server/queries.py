@@ -218,7 +218,7 @@ class Resolver:
             with refused.of(i):
                 check_vector_fingerprint(given.fingerprint, f"{fields[i]}.fingerprint", spec, also)
                 found[i] = own_vector_from(given.vector, f"{fields[i]}.vector", spec)
-        try:  # as one matrix: a vector alone takes 30 µs
+        try:  # as one matrix: a vector alone takes 23 µs, for 2 beside others
             prepare_vectors(list(found.values()), [f"{fields[i]}.vector" for i in found], spec)
         except InvalidInput:  # of length 0; each by itself, to say which
             for i, vector in found.items():

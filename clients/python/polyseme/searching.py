@@ -84,9 +84,7 @@ class SearchOptions(TypedDict, total=False):
 
     mode: SearchMode  # default "dense": by meaning
     fusion: Fusion  # hybrid only: how its two lists become one; default "relative_score"
-    dense_share: (
-        float | None
-    )  # of its relative scores, 0 to 1; default: as suits the server's model
+    dense_share: float | None  # of its relative scores, 0 to 1; default: the server's model's
     filter: Filter | None  # only documents that match
     k: int  # how many hits; default 10
     exact: bool  # compare with every vector instead of using the approximate index

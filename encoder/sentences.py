@@ -1,6 +1,6 @@
 """Texts cut into sentences for translation, with nothing lost between them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from html import unescape
@@ -24,6 +24,8 @@ _BLANK = (
 )
 _BEFORE = regex.compile(rf"(?:\s|{_TAG}|{_BLANK})*")
 _AFTER = regex.compile(rf"(?:\s|{_TAG}|{_BLANK})*", regex.REVERSE)
+_SPACES_MAX = 8  # that are looked past, for the end of a clause
+_CLAUSE_ENDS = frozenset(',;:.!?)–—…»“”"')
 _LETTER = regex.compile(r"\p{L}")
 _TAGS = regex.compile(_TAG)
 
@@ -83,16 +85,17 @@ def is_translatable(text: str) -> bool:
 
 
 def fitted(piece: Piece, text: str, window: Window, tokens_max: int) -> list[Piece]:
-    """A piece that may be too long for the model, cut at white space where it must be.
+    """A piece that is too long for the model, cut at clauses, at white space, or where it must be.
 
-    window: the whole piece as tokens, however long, its offsets counted from the piece's start
+    window:     the whole piece as tokens, however long, its offsets counted from the piece's start
+    tokens_max: of a part, special tokens included; parts are of about one length
     """
     special = int((window.starts < 0).sum())
     room = tokens_max - special
     inside = [(int(s), int(e)) for s, e in zip(window.starts, window.ends, strict=True) if s >= 0]
     if len(inside) <= room:
         return [piece]
-    cuts = _cuts(inside, room, lambda at: text[piece.start + at].isspace())
+    cuts = _cuts(piece.of(text), inside, room)
     edges = [piece.start, *(piece.start + cut for cut in cuts), piece.end]
     parts = (trimmed(text, a, b) for a, b in pairwise(edges))
     return [part for part in parts if part is not None]
@@ -110,18 +113,24 @@ def _spans(text: str, language: str, splitting: Splitting) -> Iterator[tuple[int
             yield block.start() + found["start_index"], block.start() + found["end_index"]
 
 
-def _cuts(
-    tokens: Sequence[tuple[int, int]], room: int, is_space: Callable[[int], bool]
-) -> list[int]:
-    """Where to cut so that at most `room` tokens lie between: before a token that white space
-    precedes, if one does, as late as possible."""
+def _cuts(text: str, tokens: Sequence[tuple[int, int]], room: int) -> list[int]:
+    """Where to cut `text` so that at most `room` tokens lie between: after a clause if one ends
+    well, else at white space, else before any token; each time as near to an even share of what
+    is left as can be."""
     cuts = []
     first = 0
-    while len(tokens) - first > room:
-        last = first + room
-        spaced = (
-            i for i in range(last, first, -1) if tokens[i][0] > 0 and is_space(tokens[i][0] - 1)
-        )
-        first = next(spaced, last)
+    while (left := len(tokens) - first) > room:
+        even = first + -(-left // -(-left // room))
+        ahead = range(first + 1, first + room + 1)
+        spaced = [i for i in ahead if text[tokens[i][0] - 1 : tokens[i][0]].isspace()]
+        # A part much smaller than the others would be read without its context.
+        clauses = [i for i in spaced if 2 * (i - first) >= room and _ends_clause(text, tokens[i])]
+        first = min(clauses or spaced or [even], key=lambda i: abs(i - even))
         cuts.append(tokens[first][0])
     return cuts
+
+
+def _ends_clause(text: str, token: tuple[int, int]) -> bool:
+    """Whether a clause ends before this token and the white space in front of it."""
+    before = text[max(0, token[0] - _SPACES_MAX) : token[0]].rstrip()
+    return before[-1:] in _CLAUSE_ENDS and before != ""

@@ -275,21 +275,26 @@ def _parts(
     found = pieces(text, language or "en", splitting)
     if copied:
         return tuple(Part(piece, None) for piece in found)
+    tokens_max = translator.tokens_max
+    if splitting is not Splitting.NONE:
+        tokens_max = min(tokens_max, translator.fluent_tokens_max)
     windows = iter(_windows(translator.tokenizer, text, [p for p in found if p.translatable]))
     parts: list[Part] = []
     for piece in found:
         if piece.translatable:
-            parts += _fitting(translator, text, piece, next(windows))
+            parts += _fitting(translator.tokenizer, text, piece, next(windows), tokens_max)
         else:
             parts.append(Part(piece, None))
     return tuple(parts)
 
 
-def _fitting(translator: Translator, text: str, piece: Piece, window: Window) -> list[Part]:
+def _fitting(
+    tokenizer: Tokenizer, text: str, piece: Piece, window: Window, tokens_max: int
+) -> list[Part]:
     """A piece as parts that the model can read: itself, if it is not too long."""
-    if len(window.ids) <= translator.tokens_max:
+    if len(window.ids) <= tokens_max:
         return [Part(piece, window)]
-    smaller = fitted(piece, text, window, translator.tokens_max)
+    smaller = fitted(piece, text, window, tokens_max)
     if smaller == [piece]:  # one character may be many tokens
         middle = (piece.start + piece.end) // 2
         if middle == piece.start:
@@ -297,11 +302,11 @@ def _fitting(translator: Translator, text: str, piece: Piece, window: Window) ->
         halves = trimmed(text, piece.start, middle), trimmed(text, middle, piece.end)
         smaller = [half for half in halves if half is not None]
     # Cut within a word, its two parts may have more tokens than the whole had.
-    windows = _windows(translator.tokenizer, text, smaller)
+    windows = _windows(tokenizer, text, smaller)
     return [
         part
         for one, read in zip(smaller, windows, strict=True)
-        for part in _fitting(translator, text, one, read)
+        for part in _fitting(tokenizer, text, one, read, tokens_max)
     ]
 
 

@@ -91,6 +91,8 @@ class Translator:
         self.target_tokenizer = Tokenizer(folder / target)
         # A token in front tells some models which language is wanted.
         self.tokens_max = config.encoder.tokens_max - bool(config.source_ids)
+        # What is longer than anything it learnt from, a translator had better read in parts.
+        self.fluent_tokens_max = config.learnt_tokens or self.tokens_max
         self._config = config
         self._encode, self._step = (
             Session(

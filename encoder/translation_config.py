@@ -44,6 +44,8 @@ class TranslationConfig:
     begin_ids:     by target language, the token with which the decoder begins
     source_ids:    by target language, a token to put before the source (multilingual OPUS-MT)
     pairs:         (source, target) languages it was trained on
+    learnt_tokens: the longest text that it was trained on, without special tokens; 0 if nobody
+                   knows
     """
 
     encoder: EncoderConfig
@@ -55,6 +57,7 @@ class TranslationConfig:
     source_ids: Mapping[str, int] = field(default_factory=dict)
     pairs: tuple[tuple[str, str], ...]
     alignment: AlignmentHeads = AlignmentHeads()
+    learnt_tokens: int = 0
 
     def __post_init__(self) -> None:
         encoder, decoder = self.encoder, self.decoder

@@ -332,6 +332,7 @@ def config_of(
         begin_ids=marks.languages,
         end_id=marks.end,
         pairs=tuple(sorted((one, two) for one, two in pairs)),
+        learnt_tokens=rules.tokens_max,
     )
 
 

@@ -125,3 +125,11 @@ def test_what_is_too_long_is_cut_at_white_space_and_nothing_is_lost(text, tokens
     longest_word = max(map(len, text.split()))
     if longest_word + 2 <= tokens_max:  # no word needs to be cut
         assert " ".join(part.of(text) for part in parts).split() == text.split()
+
+
+def test_what_is_too_long_is_cut_after_a_clause_into_parts_of_like_length():
+    text = "a, bb cc dd, ee ff, gg hh ii"
+
+    parts = fitted(Piece(0, len(text), True), text, window(text), 14)
+
+    assert [part.of(text) for part in parts] == ["a, bb cc dd,", "ee ff, gg hh ii"]

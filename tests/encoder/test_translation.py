@@ -179,6 +179,22 @@ def test_the_longest_words_are_cut_and_nothing_is_lost(exact, text):
 
 
 @pytest.mark.parametrize(
+    ("splitting", "several"), [(Splitting.SENTENCES, True), (Splitting.NONE, False)]
+)
+def test_what_is_longer_than_anything_it_learnt_from_is_read_in_parts_unless_told_not_to(
+    exact, monkeypatch, splitting, several
+):
+    monkeypatch.setattr(exact, "fluent_tokens_max", 8)
+    text = "Je suis étudiant, le chat voit la maison, le chat voit la maison."
+
+    prepared = prepare(exact, text, source="fr", target="en", splitting=splitting)
+
+    assert (len(prepared.parts) > 1) is several
+    assert all(len(window.ids) <= 8 for window in prepared.windows) is several
+    assert " ".join(part.piece.of(text) for part in prepared.parts) == text
+
+
+@pytest.mark.parametrize(
     ("text", "prose"),
     [
         ('<div class="container"><span>Guten Morgen</span></div>', "Guten Morgen"),

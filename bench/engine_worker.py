@@ -11,7 +11,10 @@ being in the .npy file.
 # mypy: ignore-errors
 # ruff: noqa: ANN001, ANN201, ANN202, B905, PLC0415
 import json
+import os
+import queue
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from answering import serve, timed
 
 BATCH = 32
 TOKENS_MAX = 256
-BATCH_TOKENS_MAX = 2048
+CORES = len(os.sched_getaffinity(0))
 
 
 def main():
@@ -52,22 +55,28 @@ def tokenizer_of(paths):
     return tokenizer
 
 
-def sorted_batches(paths, run):
-    """What one writes by hand round a graph that pools: tokenize, sort, batches of BATCH, pad."""
+def sorted_batches(paths, run, threads=1):
+    """What one writes by hand round a graph that pools: tokenize, sort, batches of BATCH, pad;
+    in several threads if told."""
     tokenizer = tokenizer_of(paths)
+    pool = ThreadPoolExecutor(threads)
 
     def embed(texts):
         ids = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
-        order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-        found = [None] * len(ids)
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            block = np.zeros((len(rows), len(ids[rows[-1]])), dtype=np.int64)
+        order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+        batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+
+        def compute(rows):
+            block = np.zeros((len(rows), len(ids[rows[0]])), dtype=np.int64)
             mask = np.zeros_like(block)
             for line, row in enumerate(rows):
                 block[line, : len(ids[row])] = ids[row]
                 mask[line, : len(ids[row])] = 1
-            for row, vector in zip(rows, run(block, mask)):
+            return run(block, mask)
+
+        found = [None] * len(ids)
+        for rows, vectors in zip(batches, pool.map(compute, batches)):
+            for row, vector in zip(rows, vectors):
                 found[row] = vector
         return np.stack(found)
 
@@ -76,35 +85,28 @@ def sorted_batches(paths, run):
 
 def polyseme(precision):
     def load(paths):
+        from encoder.engine import Engine
         from encoder.runtime import Encoder, Precision
-        from encoder.tokenizer import Truncation
 
-        encoder = Encoder.load(Path(paths["model"]), precision=Precision(precision))
+        engine = Engine(Encoder.load(Path(paths["model"]), precision=Precision(precision)))
 
         def embed(texts):
-            """As the server's batcher does: sorted, as many as BATCH_TOKENS_MAX padded."""
-            tokenized = encoder.tokenizer.each(
-                texts, tokens_max=TOKENS_MAX, truncation=Truncation.HEAD, places=False
-            )
-            windows = [text.windows[0] for text in tokenized]
-            order = sorted(range(len(windows)), key=lambda row: -len(windows[row].ids))
-            vectors = np.empty((len(texts), encoder.width), np.float32)
-            while order:
-                count = max(1, BATCH_TOKENS_MAX // len(windows[order[0]].ids))
-                rows, order = order[:count], order[count:]
-                vectors[rows] = encoder.pooled([windows[row] for row in rows])
-            return vectors
+            return engine.embed(texts, tokens_max=TOKENS_MAX)
 
         return embed, ""
 
     return load
 
 
-def runtime(graph):
+def runtime(graph, threads=1):
+    """threads: that compute a batch each, on a core each; 1: the library's defaults"""
+
     def load(paths):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
+        if threads > 1:
+            options.intra_op_num_threads = 1
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(
             paths[graph], options, providers=["CPUExecutionProvider"]
@@ -113,13 +115,13 @@ def runtime(graph):
         def run(ids, mask):
             return session.run(["pooled"], {"ids": ids, "mask": mask})[0]
 
-        return sorted_batches(paths, run), onnxruntime.__version__
+        return sorted_batches(paths, run, threads), onnxruntime.__version__
 
     return load
 
 
-def openvino(hint, *, int8=False):
-    """hint: what is computed in where it is not int8"""
+def openvino(hint, *, int8=False, streams=1):
+    """hint: what is computed in where it is not int8; streams: batches side by side"""
 
     def load(paths):
         import openvino
@@ -127,12 +129,21 @@ def openvino(hint, *, int8=False):
         core = openvino.Core()
         model = quantized(core, paths) if int8 else core.read_model(paths["fp32"])
         settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
-        request = core.compile_model(model, "CPU", settings).create_infer_request()
+        if streams > 1:
+            settings |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(streams)}
+        compiled = core.compile_model(model, "CPU", settings)
+        free = queue.SimpleQueue()
+        for _ in range(streams):
+            free.put(compiled.create_infer_request())
 
         def run(ids, mask):
-            return request.infer({"ids": ids, "mask": mask})["pooled"]
+            request = free.get()
+            try:
+                return request.infer({"ids": ids, "mask": mask})["pooled"].copy()
+            finally:
+                free.put(request)
 
-        return sorted_batches(paths, run), openvino.__version__.split("-")[0]
+        return sorted_batches(paths, run, streams), openvino.__version__.split("-")[0]
 
     return load
 
@@ -218,10 +229,12 @@ ENGINES = {
     "polyseme int8": polyseme("int8"),
     "polyseme fp32": polyseme("fp32"),
     "onnxruntime int8 dynamic": runtime("dynamic"),
+    "onnxruntime int8 dynamic, a core a batch": runtime("dynamic", CORES),
     "onnxruntime fp32": runtime("fp32"),
     "OpenVINO fp32": openvino("f32"),
     "OpenVINO bf16": openvino("bf16"),
     "OpenVINO int8 static": openvino("f32", int8=True),
+    "OpenVINO int8 static, a core a batch": openvino("f32", int8=True, streams=CORES),
     "OpenVINO int8 static, bf16": openvino("bf16", int8=True),
     "sentence-transformers fp32": sentence_transformers("float32"),
     "sentence-transformers bf16": sentence_transformers("bfloat16"),

@@ -1,5 +1,6 @@
 """A model directory in use: windows of token ids to vectors, on onnxruntime, without torch."""
 
+import copy
 import hashlib
 import json
 import threading
@@ -24,7 +25,7 @@ from encoder.manifest import (
     weights_path,
 )
 from encoder.sense_space import read_space, without_senses
-from encoder.session import Device, DeviceMissing, Session
+from encoder.session import Device, DeviceMissing, Session, cores
 from encoder.tokenizer import Tokenizer, Window
 from encoder.vectors import finish, normalize, pool
 from encoder.words import SubwordPooling
@@ -166,6 +167,18 @@ class Encoder:
             )
         verify(directory, manifest)
         return cls(directory, manifest, precision=precision, threads=threads, device=device)
+
+    def twin(self, *, threads: int) -> "Encoder":
+        """The same model for calls on another number of cores: its sessions are its own, opened
+        when first asked for. Its files were checked already."""
+        twin = copy.copy(self)
+        twin._threads, twin._sessions, twin._opening = threads, {}, threading.Lock()
+        return twin
+
+    @property
+    def cores(self) -> int:
+        """That one call uses."""
+        return self._threads or cores()
 
     def fingerprint(
         self,

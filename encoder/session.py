@@ -1,5 +1,6 @@
 """ONNX graphs on onnxruntime: the only module that imports it."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -80,6 +81,13 @@ class Session:
         given = {name: value._value for name, value in inputs.items()}
         found = self._session.run_with_ort_values(list(outputs), given, _run_options())
         return list(map(Value, found))
+
+
+def cores() -> int:
+    """As many as this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _options(threads: int, shapes_recur: bool) -> onnxruntime.SessionOptions:

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from encoder.checkpoint import load_language_model
 from encoder.config import UnsupportedModel
+from encoder.engine import batches
 from encoder.evaluation.data import present, read_lines
 from encoder.evaluation.result import Score, TaskResult
 from encoder.evaluation.torch_model import pad
-from encoder.evaluation.vectors import batches, counting
+from encoder.evaluation.vectors import counting
 from encoder.model import MaskedLanguageModel
 from encoder.tokenizer import Tokenizer, Truncation, Window
 from encoder.words import WordNotInWindow, tokens_of, words

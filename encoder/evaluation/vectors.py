@@ -9,15 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.config import Pooling
+from encoder.engine import batches
 from encoder.runtime import normalize, pool
 from encoder.sense_space import SenseSpace
 from encoder.tokenizer import TokenizedText, Tokenizer, Truncation, Window
 from encoder.training.progress import Progress
 from encoder.words import Span, SubwordPooling, span_at, tokens_of, word_vector
-
-# Padded. The states of a small batch stay in a core's cache: of MiniLM, 4096 tokens cost 1.4 times
-# as much torch time a token, and 2.2 times as much int8 time.
-BATCH_TOKENS_MAX = 1024
 
 Advance: TypeAlias = Callable[[int], None]  # so many steps more are done
 
@@ -75,21 +72,6 @@ def counting(title: str, total: int) -> Iterator[Advance]:
 
     yield advance
     progress.finish()
-
-
-def batches(lengths: Sequence[int], tokens_max: int = BATCH_TOKENS_MAX) -> Iterator[list[int]]:
-    """Indices in batches of like length, longest first, each within `tokens_max` when padded.
-
-    One text above the limit travels alone.
-    """
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > tokens_max:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def embed(

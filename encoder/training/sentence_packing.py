@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encoder.config import EncoderConfig, Layout
-from encoder.evaluation.vectors import batches
+from encoder.engine import batches
 from encoder.training.sentence_teacher import rectangle
 
 NOBODY = -1  # whose the padding is

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from encoder.checkpoint import WEIGHTS, load_sentence_encoder
-from encoder.evaluation.vectors import batches
+from encoder.engine import batches
 from encoder.manifest import ModelNotFound, Precision
 from encoder.runtime import Encoder, PrecisionMissing, normalize
 from encoder.sentence import read_sentence_settings

@@ -1,20 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from encoder.evaluation.vectors import batches, embed, embed_words, window_around
+from encoder.evaluation.vectors import embed, embed_words, window_around
 from encoder.tokenizer import Tokenizer, Truncation
 from encoder.words import span_at
-
-
-@given(st.lists(st.integers(1, 300), max_size=60), st.integers(1, 1000))
-def test_batches_hold_every_text_once_and_fit_the_limit(lengths, tokens_max):
-    made = list(batches(lengths, tokens_max))
-
-    assert sorted(index for batch in made for index in batch) == list(range(len(lengths)))
-    for batch in made:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= tokens_max
 
 
 def test_embedding_keeps_the_order_and_computes_a_repeated_text_once(scripted, tokenizer_file):

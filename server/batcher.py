@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from server.batching import Caller, Lane, Pending, choice_of, take_batch
 from server.errors import DeadlinePassed, Draining, LimitExceeded, QueueFull, QueueTooSlow
 from server.speed import Speed
+from server.threads import yield_processor
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -59,6 +60,11 @@ class Batcher(Generic[In, Out]):
 
     The threads take their next batch themselves, so the model never waits for the event loop.
     `submit` belongs to one event loop; `compute` is called in the threads.
+
+    The lanes either share threads, and take turns, or have threads of their own, one a core each:
+    then those of bulk yield the processor to people's, and nobody waits for a batch of the other
+    lane. A batch is computed by one core, as cores do more beside each other than together; only
+    a person's batch that has no other beside it or behind it is computed by all of them.
     """
 
     def __init__(
@@ -71,12 +77,22 @@ class Batcher(Generic[In, Out]):
         bulk_age_s_max: float,
         bulk_batch_s_max: float,
         workers: int = 1,
+        compute_beside: Callable[[Hashable, Sequence[In]], Sequence[Out]] | None = None,
+        bulk_niceness: int = 0,
         report: Callable[[BatchReport], None] = lambda report: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """workers: threads; with 0 nothing is computed, which lets a test do it step by step.
+        """workers: threads, of each lane where they are apart; with 0 nothing is computed, which
+        lets a test do it step by step
+        compute_beside: what computes a batch that is not alone, on one core; None: the lanes share
+        threads and `compute` does it all
+        bulk_niceness: of bulk's own threads (Linux)
         clock: what deadlines are readings of"""
-        self._compute = compute
+        apart = compute_beside is not None
+        self._compute, self._compute_beside = compute, compute_beside or compute
+        self._apart = apart
+        self._computing = dict.fromkeys(Lane, 0)  # batches
+        self._bulk_niceness = bulk_niceness
         self._tokens_of = tokens_of
         self._tokens_max = tokens_max
         self._queue_max = queue_max
@@ -85,19 +101,28 @@ class Batcher(Generic[In, Out]):
         self._report = report
         self._clock = clock
         self._workers = max(workers, 1)
-        self._arrived = threading.Condition()  # guards everything below
+        self._lock = threading.Lock()  # guards everything below
+        shared = threading.Condition(self._lock)
+        self._arrived = {
+            lane: threading.Condition(self._lock) if apart else shared for lane in Lane
+        }
         self._waiting: dict[Lane, list[Pending[In]]] = {lane: [] for lane in Lane}  # by `due`
         self._live = 0  # of `_waiting`, those whose caller has not given up
         self._person_at = -PEOPLE_S  # when one came last
         self._live_tokens = dict.fromkeys(Lane, 0)  # of these
         self._yielded = 0  # batches of people since the last of bulk
         self._closing = False
-        self._speed = SPEED_FIRST
+        self._speeds = dict.fromkeys(Lane, SPEED_FIRST)
         self._rooms: deque[asyncio.Future[None]] = deque()  # patient callers; the loop's alone
         self._abandoned = 0
         self._loop = asyncio.get_running_loop()
+        together: dict[str, tuple[Lane, ...]] = {"model": tuple(Lane)}
+        teams = {lane.value: (lane,) for lane in Lane} if apart else together
         self._threads = [
-            threading.Thread(target=self._serve, name=f"model-{number}", daemon=True)
+            threading.Thread(
+                target=self._serve, args=(lanes,), name=f"{team}-{number}", daemon=True
+            )
+            for team, lanes in teams.items()
             for number in range(workers)
         ]
         for thread in self._threads:
@@ -155,14 +180,15 @@ class Batcher(Generic[In, Out]):
 
     async def close(self) -> None:
         """Answer what waits with Draining, finish the running batches, end the threads."""
-        with self._arrived:
+        with self._lock:
             self._closing = True
             left = [pending for lane in Lane for pending in self._waiting[lane]]
             callers = {id(p.caller): p.caller for p in left}.values()
             self._waiting = {lane: [] for lane in Lane}
             self._live = 0
             self._live_tokens = dict.fromkeys(Lane, 0)
-            self._arrived.notify_all()
+            for arrived in self._arrived.values():
+                arrived.notify_all()
         for caller in callers:
             caller.error, caller.waiting, caller.waiting_tokens = Draining(), 0, 0
         self._answer(list(callers))
@@ -197,8 +223,8 @@ class Batcher(Generic[In, Out]):
         for position in order:
             tokens = lengths[position]
             pending.append(Pending(items[position], tokens, lane, kind, due, caller, position))
-            due += tokens * self._speed.average_s
-        with self._arrived:
+            due += tokens * self._speeds[lane].average_s
+        with self._lock:
             if self._closing:
                 raise Draining()
             if self._live + len(items) > self._queue_max:
@@ -213,14 +239,15 @@ class Batcher(Generic[In, Out]):
             caller.waiting, caller.waiting_tokens = len(pending), sum(lengths)
             self._live += len(items)
             self._live_tokens[lane] += sum(lengths)
-            self._arrived.notify(min(len(items), self._workers))  # one call may be many batches
+            # One call may be many batches.
+            self._arrived[lane].notify(min(len(items), self._workers))
         return True
 
     def _leave(self, caller: Caller) -> None:
         """The caller stops waiting, with its answer or without."""
         if caller.missing == 0:
             return
-        with self._arrived:
+        with self._lock:
             self._forget(caller)
         self._wake_patient()
 
@@ -237,18 +264,21 @@ class Batcher(Generic[In, Out]):
 
     def _drained_s(self, lane: Lane) -> float:
         """How long the model has to do with what goes before a new text of `lane`."""
-        tokens = self._live_tokens[Lane.INTERACTIVE]
+        tokens = dict.fromkeys(Lane, 0)
+        tokens[Lane.INTERACTIVE] = self._live_tokens[Lane.INTERACTIVE]
         if lane is Lane.BULK:
-            tokens += self._live_tokens[Lane.BULK]
-        elif self._live_tokens[Lane.BULK]:
-            tokens += self._bulk_tokens_max(self._clock())  # at most one batch goes first
-        return tokens * self._speed.average_s / self._workers
+            tokens[Lane.BULK] = self._live_tokens[Lane.BULK]
+        elif self._live_tokens[Lane.BULK] and not self._apart:
+            tokens[Lane.BULK] = self._bulk_tokens_max(self._clock())  # one batch goes first
+        needed_s = sum(count * self._speeds[of].average_s for of, count in tokens.items())
+        return needed_s / self._workers
 
     def _bulk_tokens_max(self, now: float) -> int:
         """Padded tokens of a bulk batch: all that fit, or few enough for a person to wait for."""
-        if now - self._person_at > PEOPLE_S:
+        if self._apart or now - self._person_at > PEOPLE_S:
             return self._tokens_max
-        return min(self._tokens_max, self._speed.tokens_within(self._bulk_batch_s_max))
+        within = self._speeds[Lane.BULK].tokens_within(self._bulk_batch_s_max)
+        return min(self._tokens_max, within)
 
     def check(self, count: int, lane: Lane, deadline: float | None) -> None:
         """Raises QueueFull and QueueTooSlow if `submit` of `count` items certainly would: to be
@@ -262,46 +292,49 @@ class Batcher(Generic[In, Out]):
         those who can still be answered."""
         if deadline is None:
             return
-        needed_s = self._drained_s(lane) + tokens * self._speed.average_s
+        needed_s = self._drained_s(lane) + tokens * self._speeds[lane].average_s
         remaining_s = deadline - self._clock()
         # A call that finds nothing before it is tried: the measured speed may be outdated.
         if self._live and needed_s > DEADLINE_SHARE_MAX * remaining_s > 0:
             raise QueueTooSlow(self._live, self._queue_max, self._retry_after_s(), needed_s)
 
-    def _serve(self) -> None:
-        """A thread's life: take a batch, compute it, answer; until closed."""
-        while batch := self._next():
-            self._run(batch)
+    def _serve(self, lanes: Sequence[Lane]) -> None:
+        """A thread's life: take a batch of its lanes, compute it, answer; until closed."""
+        if Lane.INTERACTIVE not in lanes:
+            yield_processor(self._bulk_niceness)
+        while batch := self._next(lanes):
+            self._run(batch, lanes)
 
-    def _next(self) -> list[Pending[In]]:
+    def _next(self, lanes: Sequence[Lane]) -> list[Pending[In]]:
         """The next batch, waited for; empty when closing."""
-        with self._arrived:
+        with self._lock:
             while not self._closing:
-                if batch := self._next_now():
+                if batch := self._next_now(lanes):
                     return batch
-                self._arrived.wait()
+                self._arrived[lanes[0]].wait()
         return []
 
-    def _next_now(self) -> list[Pending[In]]:
+    def _next_now(self, lanes: Sequence[Lane] = tuple(Lane)) -> list[Pending[In]]:
         """The next batch; empty if nobody waits."""
-        batch = self._take(self._clock())
+        batch = self._take(lanes, self._clock())
         if batch:
             self._yielded = 0 if batch[0].lane is Lane.BULK else self._yielded + 1
         return batch
 
-    def _take(self, now: float) -> list[Pending[In]]:
+    def _take(self, lanes: Sequence[Lane], now: float) -> list[Pending[In]]:
         bulk_tokens_max = self._bulk_tokens_max(now)
         limits = {Lane.INTERACTIVE: self._tokens_max, Lane.BULK: bulk_tokens_max}
-        counts = {lane: choice_of(q, limits[lane], now) for lane, q in self._waiting.items()}
+        queues = {lane: self._waiting[lane] for lane in lanes}
+        counts = {lane: choice_of(q, limits[lane], now) for lane, q in queues.items()}
         taken = take_batch(
-            [p for lane, queue in self._waiting.items() for p in queue[: counts[lane]]],
+            [p for lane, queue in queues.items() for p in queue[: counts[lane]]],
             self._tokens_max,
             now,
             bulk_turn=self._yielded >= YIELDS_MAX,
             bulk_tokens_max=bulk_tokens_max,
-            s_per_token=self._speed.token_s / self._workers,
+            s_per_token=self._speeds[lanes[0]].token_s / self._workers,
         )
-        for lane, queue in self._waiting.items():
+        for lane, queue in queues.items():
             queue[: counts[lane]] = [p for p in taken.left if p.lane is lane]
         self._turn_away({id(p.caller): p.caller for p in taken.dropped}.values(), now)
         for pending in taken.batch:
@@ -309,7 +342,15 @@ class Batcher(Generic[In, Out]):
             pending.caller.waiting_tokens -= pending.tokens
             self._live_tokens[pending.lane] -= pending.tokens
         self._live -= len(taken.batch)
+        if taken.batch:
+            self._computing[lanes[0]] += 1
         return taken.batch
+
+    def _is_alone(self, lane: Lane) -> bool:
+        """Whether the batch just taken has no other of `lane` beside it or behind it, and yields
+        to nobody."""
+        others = self._computing[lane] > 1 or self._live_tokens[lane] > 0
+        return lane is Lane.INTERACTIVE and not others
 
     def _turn_away(self, callers: Iterable[Caller], now: float) -> None:
         too_late = []
@@ -321,17 +362,19 @@ class Batcher(Generic[In, Out]):
         if too_late:  # told now, they may ask elsewhere before their deadline
             self._loop.call_soon_threadsafe(self._answer, too_late)
 
-    def _run(self, batch: list[Pending[In]]) -> None:
+    def _run(self, batch: list[Pending[In]], lanes: Sequence[Lane] = tuple(Lane)) -> None:
         started = self._clock()
         failure: Exception | None = None
         results: Sequence[Out | None] = [None] * len(batch)
         try:
-            results = self._compute(batch[0].kind, [pending.item for pending in batch])
+            compute = self._compute if self._is_alone(lanes[0]) else self._compute_beside
+            results = compute(batch[0].kind, [pending.item for pending in batch])
         except Exception as error:  # noqa: BLE001  raised again in each of its callers
             failure = error
         elapsed_s = self._clock() - started
         finished = []
-        with self._arrived:  # with more than one thread, a caller may be in two batches
+        with self._lock:  # with more than one thread, a caller may be in two batches
+            self._computing[lanes[0]] -= 1
             for caller in {id(p.caller): p.caller for p in batch}.values():
                 caller.compute_s += elapsed_s
                 if failure is not None and caller.error is None:
@@ -344,12 +387,13 @@ class Batcher(Generic[In, Out]):
                 if caller.missing == 0 and caller.error is None:
                     finished.append(caller)
         self._loop.call_soon_threadsafe(self._answer, finished)
-        self._measure(batch, elapsed_s)
+        self._measure(batch, elapsed_s, lanes)
 
-    def _measure(self, batch: list[Pending[In]], compute_s: float) -> None:
+    def _measure(self, batch: list[Pending[In]], compute_s: float, lanes: Sequence[Lane]) -> None:
         tokens = sum(pending.tokens for pending in batch)
         padded = max(pending.tokens for pending in batch) * len(batch)
-        self._speed = self._speed.after(padded, compute_s)
+        speed = self._speeds[lanes[0]].after(padded, compute_s)
+        self._speeds |= dict.fromkeys(lanes, speed)
         self._report(BatchReport(len(batch), tokens, padded - tokens, compute_s))
 
     def _answer(self, callers: Sequence[Caller]) -> None:

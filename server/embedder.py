@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -102,14 +103,19 @@ class Embedder:
         self.call_tokens_max = settings.call_tokens_max
         self._message_bytes_max = settings.message_bytes_max
         self._threads = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
+        cores = encoder.cores if lanes_apart(settings) else 0
+        # A runtime whose calls take one core each, beside the one whose calls take all.
+        narrow = encoder.twin(threads=1) if cores > 1 else encoder
         self.batcher: Batcher[Work, Any] = Batcher(
-            self._compute,
+            partial(_compute, encoder),
             lambda work: len(work.window.ids),
             tokens_max=settings.batch_tokens_max,
             queue_max=settings.queue_texts_max,
             bulk_age_s_max=settings.bulk_age_s_max,
             bulk_batch_s_max=settings.bulk_batch_s_max,
-            workers=settings.model_workers,
+            workers=settings.model_workers or cores or 1,
+            compute_beside=partial(_compute, narrow) if cores else None,
+            bulk_niceness=settings.bulk_niceness,
             report=report,
         )
 
@@ -405,18 +411,25 @@ class Embedder:
             return None, None
         return (self.encoder.layers,), lambda states: pool(states[0], pooling)
 
-    def _compute(self, kind: Any, works: Sequence[Work]) -> Sequence[Any]:
-        windows = [work.window for work in works]
-        if kind is None:
-            return list(self.encoder.pooled(windows))
-        if not isinstance(kind, tuple):
-            answers: Sequence[Any] = kind.answer(self.encoder, windows)
-            return answers
-        states = self.encoder.states(windows, kind)
-        return [
-            work.reduce(layers) if work.reduce else layers
-            for work, layers in zip(works, states, strict=True)
-        ]
+
+def lanes_apart(settings: Settings) -> bool:
+    """Whether people and bulk have threads of their own: where threads have a niceness, and a
+    processor computes."""
+    return settings.bulk_niceness > 0 and settings.device == "cpu" and sys.platform == "linux"
+
+
+def _compute(encoder: Encoder, kind: Any, works: Sequence[Work]) -> Sequence[Any]:
+    windows = [work.window for work in works]
+    if kind is None:
+        return list(encoder.pooled(windows))
+    if not isinstance(kind, tuple):
+        answers: Sequence[Any] = kind.answer(encoder, windows)
+        return answers
+    states = encoder.states(windows, kind)
+    return [
+        work.reduce(layers) if work.reduce else layers
+        for work, layers in zip(works, states, strict=True)
+    ]
 
 
 def refuse_long(texts: Sequence[TokenizedText], truncation: Truncation, tokens_max: int) -> None:

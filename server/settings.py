@@ -65,16 +65,17 @@ class Settings(BaseSettings):
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="what runs the model")
     threads: NonNegativeInt = Field(
-        default=0, description="CPU threads of one model call; 0: as many as the process may use"
+        default=0, description="cores that the model uses; 0: as many as the process may use"
     )
     translation_model: Path | None = Field(
         default=None,
         description="model directory that translates; by default the model's own translator, if "
         "it has one",
     )
-    model_workers: PositiveInt = Field(
-        default=1,
-        description="model calls side by side; more than 1 helps where one leaves cores idle",
+    model_workers: NonNegativeInt = Field(
+        default=0,
+        description="model calls side by side, people's and bulk's each; 0: one for each core, or "
+        "one where both take turns (bulk-niceness 0, or a GPU)",
     )
     translation_workers: NonNegativeInt = Field(
         default=0,
@@ -102,13 +103,21 @@ class Settings(BaseSettings):
 
     # Batching
     batch_tokens_max: PositiveInt = Field(
-        default=2048,
+        default=1024,
         description="padded tokens in one model call; sets peak memory. GPUs want 65536",
+    )
+    bulk_niceness: int = Field(
+        default=10,
+        ge=0,
+        le=19,
+        description="of the threads that compute bulk texts (CPU, Linux): at 10 they get a tenth "
+        "of what people's texts want, and all that these leave; 0: both take turns in the same "
+        "threads",
     )
     bulk_batch_s_max: PositiveFloat = Field(
         default=0.008,
-        description="seconds that a model call of bulk texts takes while people call too, which is "
-        "what one of them may wait for; shorter ones cost throughput",
+        description="seconds that a model call of bulk texts takes while people call too and both "
+        "take turns, which is what one of them may wait for; shorter ones cost throughput",
     )
     translation_batch_tokens_max: PositiveInt = Field(
         default=4096,
@@ -117,8 +126,8 @@ class Settings(BaseSettings):
     )
     bulk_age_s_max: PositiveFloat = Field(
         default=2.0,
-        description="after so many seconds a bulk text goes before newer interactive ones, "
-        "but while people wait only in every fifth batch",
+        description="where both take turns: after so many seconds a bulk text goes before newer "
+        "interactive ones, but while people wait only in every fifth batch",
     )
     queue_texts_max: Limit = Field(
         default=8192, description="texts waiting before new calls get RESOURCE_EXHAUSTED"

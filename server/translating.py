@@ -2,7 +2,6 @@
 
 import asyncio
 import contextvars
-import os
 import time
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from itertools import islice
 from typing import TypeVar
 
 from encoder.sentences import Splitting
+from encoder.session import cores
 from encoder.tokenizer import Window
 from encoder.translated import (
     Assembly,
@@ -266,13 +266,6 @@ def ticket() -> Iterator[Ticket]:
         yield own
     finally:
         own.void = True
-
-
-def cores() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def primary(tag: str) -> str:

@@ -344,7 +344,7 @@ def test_a_batch_is_chosen_from_what_is_due_first(rows, tokens_max):
 
 async def test_a_call_that_would_be_too_late_is_refused_before_it_takes_model_time(batcher, model):
     """Let in, such calls were half computed when their time was up, and nobody was answered."""
-    batcher._speed = Speed.of(0, 0.01)
+    batcher._speeds = dict.fromkeys(Lane, Speed.of(0, 0.01))
     first = await busy(batcher, model)
     waiting = submit(batcher, [90] * 2)  # 1.8 s of work
     await asyncio.sleep(0.01)
@@ -360,11 +360,11 @@ async def test_a_call_that_would_be_too_late_is_refused_before_it_takes_model_ti
 
 
 async def test_a_call_that_becomes_too_late_is_told_before_its_deadline(batcher, model):
-    batcher._speed = Speed.of(0, 0.001)
+    batcher._speeds = dict.fromkeys(Lane, Speed.of(0, 0.001))
     first = await busy(batcher, model)
     late = submit(batcher, [90] * 2, lane=Lane.BULK, deadline=time.monotonic() + 1.0)
     await asyncio.sleep(0.01)
-    batcher._speed = Speed.of(0, 0.02)  # the model has become slower
+    batcher._speeds = dict.fromkeys(Lane, Speed.of(0, 0.02))  # the model has become slower
     other = submit(batcher, [5])
     await asyncio.sleep(0.01)
     began = time.monotonic()
@@ -391,7 +391,7 @@ async def test_bulk_batches_are_short_while_people_call_and_full_otherwise(model
     for person in (False, True):
         if person:
             await submit(batcher, [1])
-        batcher._speed = Speed.of(0, 0.001)
+        batcher._speeds = dict.fromkeys(Lane, Speed.of(0, 0.001))
         first = await busy(batcher, model)
         bulk = submit(batcher, [100] * 50, lane=Lane.BULK)
         await asyncio.sleep(0.01)
@@ -406,7 +406,7 @@ async def test_bulk_batches_are_short_while_people_call_and_full_otherwise(model
 
 
 async def test_bulk_that_waits_does_not_make_a_person_too_late(batcher, model):
-    batcher._speed = Speed.of(0, 0.01)
+    batcher._speeds = dict.fromkeys(Lane, Speed.of(0, 0.01))
     first = await busy(batcher, model)
     waiting = submit(batcher, [90] * 8, lane=Lane.BULK)  # 7.2 s of work
     await asyncio.sleep(0.01)
@@ -433,7 +433,9 @@ async def test_what_waits_is_counted_down_to_nothing(batcher, model):
 
 
 async def test_a_small_call_does_not_wait_for_all_of_a_large_one(batcher, model):
-    batcher._speed = Speed.of(0, 1.0)  # each text of the large call is due seconds after the last
+    batcher._speeds = dict.fromkeys(
+        Lane, Speed.of(0, 1.0)
+    )  # each text of the large call is due seconds after the last
     first = await busy(batcher, model)
     large = submit(batcher, [90] * 8)
     await asyncio.sleep(0.01)

@@ -167,8 +167,10 @@ def corpus(chosen: argparse.Namespace, data: Path) -> Curve:
         for before, size in pairwise([0, *sizes]):
             began = time.perf_counter()
             client.write("bench", documents(before, size), batch_documents=500)
-            while client.get_collection("bench").statistics.building:
+            held = client.get_collection("bench").statistics
+            while held.building or held.buffered > 5_000:
                 time.sleep(0.2)
+                held = client.get_collection("bench").statistics
             ready_s = time.perf_counter() - began
             times = [
                 seconds(lambda: client.search("bench", query, ids_only=True))  # noqa: B023  at once

@@ -158,7 +158,7 @@ class Service(Way):
         self._client.write("bench", self._documents(), batch_documents=500)
         written = time.perf_counter()
         held = self._client.get_collection("bench").statistics
-        while held.building or held.buffered > 20_000:
+        while held.building or held.buffered > 5_000:
             time.sleep(0.5)
             held = self._client.get_collection("bench").statistics
         grown = [after - now for after, now in zip(memory(self._process.pid), before, strict=True)]

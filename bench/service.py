@@ -259,7 +259,7 @@ def load(client: Client, texts: Sequence[str], corpus: Vectors) -> str:
     began = time.perf_counter()
     client.write("bench", documents(texts, corpus, fingerprint.combined), batch_documents=500)
     written = time.perf_counter()
-    while (held := client.get_collection("bench").statistics).building or held.buffered > 20_000:
+    while (held := client.get_collection("bench").statistics).building or held.buffered > 5_000:
         time.sleep(0.2)
     built = time.perf_counter()
     print(

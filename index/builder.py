@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 from index.errors import Closed, StoreError
 from index.generation import Generation, Part
@@ -26,26 +26,41 @@ class Plan:
     buffer: bool
 
 
-def plan(generation: Generation, settings: StoreSettings) -> Plan | None:
+def plan(generation: Generation, settings: StoreSettings, *, quiet: bool) -> Plan | None:
     """The next thing to build, or None.
 
-    A full buffer is merged with every segment that is not larger than what is merged already:
-    sizes double, so there are few segments, and a vector is rewritten a logarithm of times.
+    quiet: writes pause. Then a buffer that is not full is built away too, unless what comes of it
+    would have no index: its vectors would be compared one by one all the same.
     """
     by_size = sorted(generation.segments, key=lambda part: part.live)
-    if len(generation.buffer.rows) > settings.exact_vectors_max:
-        weight = generation.buffer.live
-        merged = []
-        for part in by_size:
-            if part.live > weight:
-                break
-            merged.append(part.name)
-            weight += part.live
-        return Plan(frozenset(merged), buffer=True)
+    buffer = generation.buffer
+    merged, weight = _merged_with(buffer, by_size)
+    full = len(buffer.rows) > settings.exact_vectors_max
+    # In the buffer the dead are compared too.
+    worthwhile = max(len(buffer.rows), weight) > settings.flat_vectors_max
+    if full or (quiet and worthwhile):
+        return Plan(merged, buffer=True)
     for part in by_size:
         if part.dead > settings.tombstones_share_max * len(part.rows):
             return Plan(frozenset([part.name]), buffer=False)
     return None
+
+
+def _merged_with(buffer: Part, by_size: Sequence[Part]) -> tuple[frozenset[str], int]:
+    """The segments that `buffer` is merged with, and how many vectors they have together.
+
+    They are those below the next power of two of what is merged already. So all that stay have
+    another power of two: there are few, and a vector is rewritten a logarithm of times. (If only
+    those that are not larger were merged, ever smaller buffers would leave a segment each.)
+    """
+    merged = set()
+    weight = buffer.live
+    for part in by_size:
+        if part.live.bit_length() > weight.bit_length():
+            break
+        merged.add(part.name)
+        weight += part.live
+    return frozenset(merged), weight
 
 
 def pause_s(failures: int) -> float:
@@ -57,7 +72,8 @@ def pause_s(failures: int) -> float:
 
 
 class Builder:
-    """One background thread, while there is something to build."""
+    """One background thread while there is something to build, and one that waits for a pause of
+    the writes while there is something to build then."""
 
     def __init__(
         self,
@@ -77,6 +93,8 @@ class Builder:
         self._working = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._waiting: threading.Thread | None = None
+        self._written_at = 0.0  # on the monotonic clock
         self.failure = ""  # why the last build failed; a write, at times a later one, tries again
         self._failures = 0  # in a row
         self._not_before = 0.0  # on the monotonic clock
@@ -86,18 +104,14 @@ class Builder:
         return self._thread is not None and self._thread.is_alive()
 
     def poke(self) -> None:
-        """Begin in the background if there is something to build. Returns at once."""
-        if self.building or time.monotonic() < self._not_before:
-            return
-        if plan(self._current(), self._settings) is None:
-            return
-        with self._starting:
-            if not self.building and not self._stop.is_set():
-                self._thread = threading.Thread(target=self._run, name="segments", daemon=True)
-                self._thread.start()
+        """After a write, and after opening: begin what there is to build, in the background, or
+        wait there for the pause in which there will be. Returns at once."""
+        self._written_at = monotonic()
+        self._begin()
+        self._expect_quiet()
 
     def wait(self) -> None:
-        """Until the background thread has nothing more to build."""
+        """Until the background thread has nothing more to build; a pause is not waited for."""
         thread = self._thread
         if thread is not None:
             thread.join()
@@ -113,7 +127,9 @@ class Builder:
             generation = self._current()
             everything = Plan(frozenset(part.name for part in generation.segments), buffer=True)
             dead = sum(part.dead for part in generation.parts)
-            if dead or len(generation.segments) > 1 or plan(generation, self._settings):
+            # Whoever asks for this waits for no pause.
+            wanted = plan(generation, self._settings, quiet=True)
+            if dead or len(generation.segments) > 1 or wanted:
                 self._build(generation, everything)
 
     def close(self) -> None:
@@ -121,14 +137,54 @@ class Builder:
         with self._starting:
             self._stop.set()
         self.wait()
+        waiting = self._waiting
+        if waiting is not None:
+            waiting.join()
         with self._working:  # a merge that somebody asked for ends too
             pass
+
+    def _begin(self) -> None:
+        if self.building or monotonic() < self._not_before:
+            return
+        if self._planned(self._current()) is None:
+            return
+        with self._starting:
+            if not self.building and not self._stop.is_set():
+                self._thread = _started("segments", self._run)
+
+    def _planned(self, generation: Generation) -> Plan | None:
+        quiet = self._settings.quiet_s > 0 and self._quiet_in_s() == 0
+        return plan(generation, self._settings, quiet=quiet)
+
+    def _quiet_in_s(self) -> float:
+        """Until writes pause, if none comes, and a build that failed may be tried again."""
+        now = monotonic()
+        return max(self._written_at + self._settings.quiet_s, self._not_before, now) - now
+
+    def _expect_quiet(self) -> None:
+        if self._settings.quiet_s == 0:
+            return
+        if plan(self._current(), self._settings, quiet=True) is None:
+            return
+        with self._starting:
+            if self._waiting is None and not self._stop.is_set():
+                self._waiting = _started("segments in a pause", self._wait_for_quiet)
+
+    def _wait_for_quiet(self) -> None:
+        while not self._stop.wait(self._quiet_in_s()):
+            self.wait()  # what is being built now began with what there was then
+            # Together with `_expect_quiet`: a write is either seen here or finds nobody waiting.
+            with self._starting:
+                if self._quiet_in_s() == 0:
+                    self._waiting = None
+                    break
+        self._begin()
 
     def _run(self) -> None:
         while not self._stop.is_set():
             with self._working:
                 generation = self._current()
-                wanted = plan(generation, self._settings)
+                wanted = self._planned(generation)
                 if wanted is None:
                     return
                 try:
@@ -139,7 +195,7 @@ class Builder:
                 except (StoreError, OSError, MemoryError, RuntimeError) as error:
                     self.failure = str(error)
                     self._failures += 1
-                    self._not_before = time.monotonic() + pause_s(self._failures)
+                    self._not_before = monotonic() + pause_s(self._failures)
                     log.warning("segments in %s: %s", self._segments.directory, error)
                     return
                 self.failure, self._failures = "", 0
@@ -162,3 +218,10 @@ class Builder:
             self._segments.keep({part.name for part in generation.segments})
             raise
         self._segments.keep(names)
+
+
+def _started(name: str, work: Callable[[], None]) -> threading.Thread:
+    """A thread that others may join at once, which one that was not started does not allow."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    return thread

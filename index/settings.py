@@ -53,6 +53,8 @@ class StoreSettings:
 
     # Vectors
     exact_vectors_max: int = 10_000  # so many newest vectors are scanned exactly, in memory
+    # After so long without a write they get an index, if they are enough for one; 0: never.
+    quiet_s: float = 2.0
     flat_vectors_max: int = 5_000  # smaller segments have no index: every vector is compared
     scan_vectors_max: int = 200_000  # larger segments get a graph instead of a compressed scan
     # Candidates per wanted hit that are scored again with full vectors, and at least so many.

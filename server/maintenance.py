@@ -28,7 +28,8 @@ def check(data: Path, *, repair: bool, write: Write = print) -> int:
         complain(f"{data} is no data directory: it has no collections/")
         return CANNOT
     try:
-        store = Store.open(data, StoreSettings())
+        # A check takes longer than the pause in which a store would begin to build.
+        store = Store.open(data, StoreSettings(quiet_s=0))
     except DirectoryInUse as error:
         complain(f"{error}: stop it first")
         return CANNOT

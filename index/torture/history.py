@@ -27,8 +27,11 @@ from index.store import Store
 WIDTH = 8
 PAGE_DOCUMENTS = 50
 
-# Segments and their compressed codes begin early; a step never ends with a build under way.
-SETTINGS = StoreSettings(exact_vectors_max=18, flat_vectors_max=16, disk_free_bytes_min=0)
+# Segments and their compressed codes begin early; a step never ends with a build under way, and
+# none begins by the clock.
+SETTINGS = StoreSettings(
+    exact_vectors_max=18, flat_vectors_max=16, quiet_s=0, disk_free_bytes_min=0
+)
 
 Vector: TypeAlias = NDArray[np.float32]
 

@@ -53,7 +53,11 @@ class CollectionMachine(RuleBasedStateMachine):
     def open(self):
         self.directory = Path(tempfile.mkdtemp())
         self.settings = StoreSettings(
-            exact_vectors_max=30, flat_vectors_max=15, scan_vectors_max=60, disk_free_bytes_min=0
+            exact_vectors_max=30,
+            quiet_s=0,
+            flat_vectors_max=15,
+            scan_vectors_max=60,
+            disk_free_bytes_min=0,
         )
         self.data = self.directory / "data"
         self.store = Store.open(self.data, self.settings)

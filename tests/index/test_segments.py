@@ -1,11 +1,12 @@
 import dataclasses
 import errno
+import math
 import os
 import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from index.builder import Plan, pause_s, plan
@@ -151,14 +152,15 @@ def part(name, live, dead=0):
     sizes=st.lists(st.integers(1, 400), max_size=6),
     buffer=st.integers(0, 300),
     limit=st.integers(10, 100),
+    quiet=st.booleans(),
 )
-def test_merging_leaves_few_segments_of_doubling_size(sizes, buffer, limit):
+def test_merging_leaves_few_segments_of_doubling_size(sizes, buffer, limit, quiet):
     """The steps of a plan, followed to their end, leave nothing to do."""
-    settings = StoreSettings(exact_vectors_max=limit)
+    settings = StoreSettings(exact_vectors_max=limit, flat_vectors_max=limit // 2)
     segments = [part(f"s{i}", size) for i, size in enumerate(sizes)]
     waiting = part("", buffer)
     for step in range(20):
-        wanted = plan(Generation(0, tuple(segments), waiting, None), settings)
+        wanted = plan(Generation(0, tuple(segments), waiting, None), settings, quiet=quiet)
         if wanted is None:
             break
         assert wanted.buffer
@@ -171,10 +173,48 @@ def test_merging_leaves_few_segments_of_doubling_size(sizes, buffer, limit):
     assert wanted is None
 
 
+@given(writes=st.lists(st.tuples(st.integers(1, 300), st.booleans()), max_size=60))
+@example(writes=[(count, True) for count in range(100, 50, -1)])
+@example(writes=[(51, True)] * 64)
+def test_whatever_the_writes_and_pauses_segments_are_few_and_rows_are_rewritten_seldom(writes):
+    """A write is how many rows come, and whether a pause follows."""
+    settings = StoreSettings(exact_vectors_max=100, flat_vectors_max=50)
+    sizes, rows, waiting, written = {}, 0, 0, 0
+    for number, (count, quiet) in enumerate(writes):
+        rows, waiting = rows + count, waiting + count
+        parts = tuple(part(name, size) for name, size in sizes.items())
+        wanted = plan(Generation(0, parts, part("", waiting), None), settings, quiet=quiet)
+        if wanted is not None:
+            made = waiting + sum(sizes.pop(name) for name in wanted.segments)
+            sizes[f"s{number}"], waiting, written = made, 0, written + made
+
+        assert waiting <= (50 if quiet else 100)
+        assert len(sizes) <= math.log2(rows) + 1
+        assert written <= rows * (math.log2(rows) + 1)
+
+
+def test_few_new_vectors_are_no_reason_to_rewrite_a_large_segment():
+    segments = (part("large", 100_000), part("small", 3_000))
+
+    wanted = plan(Generation(0, segments, part("", 4_000), None), StoreSettings(), quiet=True)
+
+    assert wanted == Plan(frozenset({"small"}), buffer=True)
+
+
+@pytest.mark.parametrize(("count", "built"), [(5_000, False), (5_001, True)])
+def test_in_a_pause_a_buffer_is_built_if_it_gets_an_index(count, built):
+    generation = Generation(0, (part("large", 100_000),), part("", count), None)
+
+    wanted = plan(generation, StoreSettings(), quiet=True)
+
+    assert wanted == (Plan(frozenset(), buffer=True) if built else None)
+    assert plan(generation, StoreSettings(), quiet=False) is None
+
+
 def test_a_plan_names_the_segment_with_too_many_dead():
     segments = (part("a", 90, dead=10), part("b", 50, dead=50))
 
-    wanted = plan(Generation(0, segments, part("", 3), None), StoreSettings())
+    wanted = plan(Generation(0, segments, part("", 3), None), StoreSettings(), quiet=False)
 
     assert wanted == Plan(frozenset({"b"}), buffer=False)
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from encoder.checkpoint import load_sentence_encoder
+from encoder.checkpoint import halved, load_sentence_encoder
 from encoder.config import UnsupportedModel
 from encoder.decoder import Decoder
 from encoder.manifest import ModelDamaged, ModelNotFound
@@ -134,9 +134,10 @@ def begin_translator(config: TranslationConfig, directory: Path) -> Translator:
     return model
 
 
-def save_translator(directory: Path, model: Translator) -> None:
+def save_translator(directory: Path, model: Translator, *, half: bool = False) -> None:
     """Write `directory`/translation with what the model around it does not have.
 
+    half: in fp16; it is computed with in fp32 all the same
     Raises FileExistsError if there is a translator: a model is never overwritten.
     """
     folder = directory / FOLDER
@@ -148,7 +149,9 @@ def save_translator(directory: Path, model: Translator) -> None:
         for name, value in model.state_dict().items()
         if not model.config.is_shared(name)
     }
-    save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+    save_file(
+        halved(tensors) if half else tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"}
+    )
     write_translation_config(folder, model.config)
 
 

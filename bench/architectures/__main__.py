@@ -32,7 +32,12 @@ def main() -> None:
     options = _options()
     keep_freed_memory()
     torch.set_num_threads(options.threads)
-    budget = Budget(epochs=options.epochs, steps=options.steps)
+    budget = Budget(
+        epochs=options.epochs,
+        trial_epochs=options.trial_epochs,
+        rates=tuple(options.rates),
+        steps=options.steps,
+    )
     if options.steps is not None:
         budget = Budget(epochs=1, trial_epochs=1, rates=(1e-3,), steps=options.steps)
     captions = Captions(
@@ -109,6 +114,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder with parallel/multi30k")
     parser.add_argument("--out", type=Path, default=Path("runs/architectures"))
     parser.add_argument("--epochs", type=int, default=Budget().epochs, help="readings of the text")
+    parser.add_argument(
+        "--trial-epochs", type=int, default=Budget().trial_epochs, help="the same, with each rate"
+    )
+    parser.add_argument("--rates", type=float, nargs="+", default=Budget().rates)
     parser.add_argument("--steps", type=int, help="a rehearsal of so many steps")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")

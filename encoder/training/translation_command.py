@@ -47,6 +47,9 @@ class TrainTranslation(BaseModel):
     checkpoint_s: PositiveFloat = Field(
         default=300.0, description="seconds between checkpoints: what a kill can cost"
     )
+    half: CliImplicitFlag[bool] = Field(
+        default=False, description="write the translator in fp16, which takes half of the disk"
+    )
 
     def cli_cmd(self) -> None:
         """Run it."""
@@ -74,6 +77,7 @@ class TrainTranslation(BaseModel):
             compiled=self.compiled,
             resume=self.resume,
             checkpoint_s=self.checkpoint_s,
+            half=self.half,
         )
         run = TranslationRun(recipe, settings)
         if self.dry_run:

@@ -57,6 +57,7 @@ class TranslationSettings:
     compiled: bool = False
     resume: bool = False
     checkpoint_s: float = 300.0
+    half: bool = False  # write the translator in fp16
 
 
 class TranslationRun:
@@ -210,7 +211,7 @@ class TranslationRun:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(self._settings.base, temporary)
         with self.training.finished() as model:
-            save_translator(temporary, model)
+            save_translator(temporary, model, half=self._settings.half)
         if (temporary / MANIFEST_NAME).exists():
             write_manifest(temporary, read_manifest(temporary))
         temporary.rename(directory)

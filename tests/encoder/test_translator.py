@@ -106,6 +106,20 @@ def test_a_saved_translator_answers_as_before_and_stores_nothing_twice(
     assert ("decoder.embeddings.word.weight" in stored) == (not tied_tables)
 
 
+def test_a_translator_in_half_precision_is_computed_in_single_precision(saved):
+    directory = saved("modernbert")
+    model = randomised(begin_translator(config_with(), directory))
+    save_translator(directory, model, half=True)
+
+    stored = load_file(directory / "translation/model.safetensors")
+    loaded = load_translator(directory)
+
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    assert {value.dtype for value in loaded.state_dict().values()} == {torch.float32}
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+
+
 def test_a_translator_is_never_overwritten(saved):
     directory = saved("modernbert")
     model = begin_translator(config_with(), directory)

@@ -45,6 +45,7 @@ ERRORS = (sqlite3.Error, UnicodeDecodeError)
 DAMAGE = (
     *("Could not decode to UTF-8", "invalid fts5 file format", "error in tokenizer constructor"),
     *("no such table", "no such column", "no such tokenizer", "unrecognized option"),
+    "no such fts5 table",
     *("vtable constructor failed", "parse error in", "SQL logic error"),
 )
 
@@ -70,6 +71,10 @@ CREATE INDEX requests_by_age ON requests (created_at);
 """
 
 WORDS_TABLE = "CREATE VIRTUAL TABLE words USING fts5vocab (lexical, row);"
+
+# Where each word stands, of each reader's own. A temporary table may not be made once only queries
+# may be asked.
+PLACES_TABLE = "CREATE VIRTUAL TABLE temp.places USING fts5vocab (main, lexical, instance)"
 
 LEXICAL_TABLE = f"""
 CREATE VIRTUAL TABLE lexical USING fts5 (
@@ -105,6 +110,7 @@ def configure(connection: sqlite3.Connection, *, writer: bool) -> None:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
     else:
+        connection.execute(PLACES_TABLE)
         connection.execute("PRAGMA query_only = ON")
 
 

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from index.bm25 import Lexicon
 from index.vectors import VectorIndex
 
 CAPACITY_MIN = 1024  # vectors; it doubles when it is full
@@ -82,14 +83,14 @@ class Storage:
 class Generation:
     """All vectors after the write `sequence`.
 
-    word_counts: how many documents have a word, of those that were asked for so far
+    lexicon: what is known of the words that were looked for so far
     """
 
     sequence: int
     segments: tuple[Part, ...]
     buffer: Part
     storage: Storage
-    word_counts: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
+    lexicon: Lexicon = field(default_factory=Lexicon, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -135,6 +136,11 @@ class Generation:
     @cached_property
     def live(self) -> int:
         return sum(part.live for part in self.parts)
+
+    def living(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Those of the rising `rows` that are documents."""
+        found = [part.rows[part.positions(rows)] for part in self.live_parts]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *found]))
 
     def after(
         self,

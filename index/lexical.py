@@ -1,4 +1,4 @@
-"""Words as SQLite's FTS5 sees them: for queries that cannot be malformed, and for highlights.
+"""Words as SQLite's FTS5 sees them: for queries, and for highlights.
 
 FTS5's tokenizer `unicode61 remove_diacritics 2` takes runs of letters, digits and marks, folds
 case, and drops diacritics. `terms` does the same here, where positions are needed.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -76,11 +76,6 @@ def terms(text: str) -> Iterator[Term]:
 def query_words(text: str, words_max: int) -> list[str]:
     """The different words of a query, folded, in order; what is beyond `words_max` is dropped."""
     return list(islice(dict.fromkeys(term.word for term in terms(text)), words_max))
-
-
-def match_expression(words: Sequence[str]) -> str:
-    """An FTS5 query for any of `words`; each is quoted, so that none can be an operator."""
-    return " OR ".join(f'"{word}"' for word in words)
 
 
 def highlights(query: str, text: str) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from index.bm25 import Lengths
 from index.database import connect, translated
 from index.errors import Closed, SequenceNotReached, StorageFailed
 from index.generation import Generation
@@ -26,6 +27,7 @@ class View:
 
     reader: Reader
     generation: Generation
+    lengths: Lengths
 
 
 class Generations:
@@ -70,6 +72,8 @@ class Readers:
     def __init__(self, path: Path, dimensions: int, readers_max: int) -> None:
         self._path = path
         self._dimensions = dimensions
+        self._known_ids: dict[int, str] = {}
+        self._lengths = Lengths()
         self._free: list[Reader] = []
         self._slots = threading.BoundedSemaphore(readers_max)
         self._lock = threading.Lock()
@@ -81,7 +85,7 @@ class Readers:
         with self._slots, translated(self._path):
             reader = self._take()
             try:
-                yield View(reader, self._begin(reader, generations))
+                yield View(reader, self._begin(reader, generations), self._lengths)
             finally:
                 self._give_back(reader)
 
@@ -116,7 +120,8 @@ class Readers:
             if self._free:
                 return self._free.pop()
             # Under the lock, so that who closes sees by its write-ahead log that somebody reads.
-            return Reader(connect(self._path, writer=False), self._path, self._dimensions)
+            connection = connect(self._path, writer=False)
+            return Reader(connection, self._path, self._dimensions, self._known_ids)
 
     def _give_back(self, reader: Reader) -> None:
         try:

@@ -19,6 +19,7 @@ from index.fields import Field, fields_of
 
 VECTOR_TYPE = np.dtype("<f4")
 ROWS_A_QUERY = 500  # row numbers in one IN (...); SQLite's own limit is far above
+IDS_KNOWN_MAX = 65_536  # rows whose ids a collection remembers: some 10 MiB
 
 COLUMNS = "row, id, sequence, created_at, updated_at, crc, metadata, text"
 
@@ -105,17 +106,29 @@ def vector_crc(row: int, blob: bytes) -> int:
 
 
 class Reader:
-    """Reads documents on one connection, and refuses those whose checksum is wrong."""
+    """Reads documents on one connection, and refuses those whose checksum is wrong.
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, dimensions: int) -> None:
+    known_ids: the ids of rows that were read before, which readers of committed rows may share:
+    a row number is never used twice, so what is known of it stays true. None for who writes: what
+    it reads may be rolled back.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        dimensions: int,
+        known_ids: dict[int, str] | None = None,
+    ) -> None:
         self.connection = connection
-        self._path = path
+        self.path = path
         self.dimensions = dimensions
+        self._known_ids = known_ids
 
     def sequence(self) -> int:
         found = self.connection.execute("SELECT value FROM meta WHERE key = 'sequence'").fetchone()
         if found is None or not isinstance(found[0], int):
-            raise DataDamaged(self._path, "it has no sequence")
+            raise DataDamaged(self.path, "it has no sequence")
         return found[0]
 
     def by_id(self, id: str) -> Record | None:
@@ -126,7 +139,7 @@ class Reader:
             return None
         record = self._record(found)
         if record.id != id:
-            raise DataDamaged(self._path, f"the index of ids leads from {id!r} to {record.id!r}")
+            raise DataDamaged(self.path, f"the index of ids leads from {id!r} to {record.id!r}")
         return record
 
     def select(self, condition: str, parameters: Sequence[object]) -> Iterator[Record]:
@@ -153,7 +166,7 @@ class Reader:
         holding: sees each as it is read, and may raise
         """
         found: dict[int, Record] = {}
-        for chunk in _chunks(rows, self._path):
+        for chunk in _chunks(rows, self.path):
             selected = holding(self.select(f"row IN ({_marks(chunk)})", chunk))
             found.update({record.row: record for record in selected})
             self._check_found(chunk, found, "document")
@@ -173,14 +186,33 @@ class Reader:
         for id, row in found.items():
             if named[row] != id:
                 raise DataDamaged(
-                    self._path, f"the index of ids leads from {id!r} to {named[row]!r}"
+                    self.path, f"the index of ids leads from {id!r} to {named[row]!r}"
                 )
         return found
 
     def ids(self, rows: Iterable[int]) -> dict[int, str]:
         """The ids of these rows, without reading their texts. Raises DataDamaged likewise."""
+        if self._known_ids is None:
+            return self._read_ids(rows)
         found: dict[int, str] = {}
-        for chunk in _chunks(rows, self._path):
+        unknown = []
+        for row in rows:
+            id = self._known_ids.get(row)
+            if id is None:
+                unknown.append(row)
+            else:
+                found[row] = id
+        if unknown:
+            read = self._read_ids(unknown)
+            if len(self._known_ids) + len(read) > IDS_KNOWN_MAX:
+                self._known_ids.clear()
+            self._known_ids.update(islice(read.items(), IDS_KNOWN_MAX))
+            found.update(read)
+        return found
+
+    def _read_ids(self, rows: Iterable[int]) -> dict[int, str]:
+        found: dict[int, str] = {}
+        for chunk in _chunks(rows, self.path):
             found.update(self.connection.execute(IDS.format(rows=_marks(chunk)), chunk))
             self._check_found(chunk, found, "document")
         return found
@@ -188,21 +220,21 @@ class Reader:
     def vectors(self, rows: Iterable[int]) -> dict[int, NDArray[np.float32]]:
         """The vectors of these rows. Raises DataDamaged likewise."""
         found: dict[int, NDArray[np.float32]] = {}
-        for chunk in _chunks(rows, self._path):
+        for chunk in _chunks(rows, self.path):
             found.update(self.vectors_where(f"row IN ({_marks(chunk)})", chunk))
             self._check_found(chunk, found, "vector")
         return found
 
     def vector_blocks(self, rows: Sequence[int]) -> Iterator[NDArray[np.float32]]:
         """The same, in the order of `rows`, some hundred at a time: (n, dimensions)."""
-        for chunk in _chunks(rows, self._path):
+        for chunk in _chunks(rows, self.path):
             found = self.vectors(chunk)
             yield np.stack([found[row] for row in chunk])
 
     def _check_found(self, rows: Sequence[int], found: Mapping[int, object], what: str) -> None:
         for row in rows:
             if row not in found:
-                raise DataDamaged(self._path, f"the {what} of row {row} is missing")
+                raise DataDamaged(self.path, f"the {what} of row {row} is missing")
 
     def vectors_where(
         self, condition: str, parameters: Sequence[object]
@@ -217,7 +249,7 @@ class Reader:
         """Every document's row number, rising."""
         found = [row for (row,) in self.connection.execute("SELECT row FROM documents")]
         if not all(isinstance(row, int) for row in found) or len(set(found)) < len(found):
-            raise DataDamaged(self._path, "its row numbers are not in order")
+            raise DataDamaged(self.path, "its row numbers are not in order")
         return np.sort(np.array(found, np.int64))
 
     def _record(self, columns: tuple[object, ...]) -> Record:
@@ -228,13 +260,13 @@ class Reader:
         except (TypeError, UnicodeEncodeError):
             right = False
         if not right:
-            raise DataDamaged(self._path, f"the checksum of document {id!r} is wrong")
+            raise DataDamaged(self.path, f"the checksum of document {id!r} is wrong")
         return record
 
     def _vector(self, row: int, crc: int, blob: object) -> NDArray[np.float32]:
         size = self.dimensions * VECTOR_TYPE.itemsize
         if not isinstance(blob, bytes) or len(blob) != size or vector_crc(row, blob) != crc:
-            raise DataDamaged(self._path, f"the checksum of the vector in row {row} is wrong")
+            raise DataDamaged(self.path, f"the checksum of the vector in row {row} is wrong")
         return np.frombuffer(blob, dtype=VECTOR_TYPE)
 
 

@@ -4,39 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.bm25 import read_totals, scored
 from index.dense import Ranked, nearest, nearest_exactly
 from index.documents import Fusion, Hit, Query, SearchMode, SearchResult
 from index.filter import Filter, matches
-from index.filter_sql import Parameters, rows_sql
+from index.filter_sql import rows_sql
 from index.fusion import fused, reciprocal_ranks, relative_bm25, relative_similarities
-from index.lexical import match_expression, query_words
+from index.lexical import query_words
 from index.reading import View
 from index.room import Room
 from index.settings import StoreSettings
 
 FUSED_MIN = 100  # each list that is fused is at least so deep
 FUSED_FACTOR = 4  # and so many times k
-WORD_COUNTS_MAX = 10_000  # that a generation remembers: about a MiB
 WIDENED_MAX = 4_096  # candidates looked at before a filtered search becomes an exact one
 
-# Ties at the k-th place are kept, so that they can be ordered by id; best (smallest) bm25 first.
-LEXICAL = """
-WITH found AS MATERIALIZED (
-    SELECT rowid AS row, bm25(lexical) AS score FROM lexical WHERE lexical MATCH ? {condition}
-), last AS (SELECT score FROM found ORDER BY score LIMIT 1 OFFSET ?)
-SELECT documents.row, documents.id, -score FROM found JOIN documents USING (row)
-WHERE score <= coalesce((SELECT score FROM last), 9e999) ORDER BY score, documents.id LIMIT ?
-"""
 
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A document that one side found."""
+class Scored(NamedTuple):
+    """A document that one side found. A tuple, for the reason of `Hit`."""
 
     row: int
     id: str
@@ -100,15 +91,16 @@ class Search:
         )
 
     def _single(self, side: Side, *, is_dense: bool) -> list[tuple[int, Hit]]:
-        hits = []
-        for rank, found in enumerate(side.found, start=1):
-            score = found.score
-            if is_dense:
-                hit = Hit(id=found.id, score=score, dense_score=score, dense_rank=rank)
-            else:
-                hit = Hit(id=found.id, score=score, lexical_score=score, lexical_rank=rank)
-            hits.append((found.row, hit))
-        return hits
+        ranked = enumerate(side.found, start=1)
+        if is_dense:
+            return [
+                (row, Hit(id=id, score=score, dense_score=score, dense_rank=rank))
+                for rank, (row, id, score) in ranked
+            ]
+        return [
+            (row, Hit(id=id, score=score, lexical_score=score, lexical_rank=rank))
+            for rank, (row, id, score) in ranked
+        ]
 
     def _fused(self, dense: list[Scored], lexical: list[Scored]) -> list[tuple[int, Hit]]:
         near = [(found.id, found.score) for found in dense]
@@ -120,7 +112,8 @@ class Search:
             dense_parts = relative_similarities(near, share)
             lexical_parts = relative_bm25(same, 1 - share)
         scores = fused(dense_parts, lexical_parts)
-        best = sorted(scores, key=lambda id: (-scores[id], id))[: self._query.k]
+        # By falling score; reversed or not, a sort leaves equal ones as they stood: by rising id.
+        best = sorted(sorted(scores), key=scores.__getitem__, reverse=True)[: self._query.k]
         hits = {
             id: Hit(
                 id=id,
@@ -134,11 +127,11 @@ class Search:
         for rank, found in enumerate(dense, start=1):
             if hit := hits.get(found.id):
                 rows[found.id] = found.row
-                hits[found.id] = replace(hit, dense_score=found.score, dense_rank=rank)
+                hits[found.id] = hit._replace(dense_score=found.score, dense_rank=rank)
         for rank, found in enumerate(lexical, start=1):
             if hit := hits.get(found.id):
                 rows[found.id] = found.row
-                hits[found.id] = replace(hit, lexical_score=found.score, lexical_rank=rank)
+                hits[found.id] = hit._replace(lexical_score=found.score, lexical_rank=rank)
         return [(rows[id], hit) for id, hit in hits.items()]
 
     # The dense side
@@ -154,11 +147,12 @@ class Search:
             ranked = nearest_exactly(self._view.generation, self._vector, k)
         elif ranked is None:
             ranked = nearest(self._view.generation, self._vector, k, self._settings)
-        rows, scores = ranked
-        known = self._view.reader.ids(rows.tolist()) if ids is None else ids
-        pairs = zip(rows.tolist(), scores.tolist(), strict=True)
+        rows, scores = ranked[0].tolist(), ranked[1].tolist()
+        known = self._view.reader.ids(rows) if ids is None else ids
+        pairs = zip(rows, scores, strict=True)
         found = [Scored(row, known[row], score) for row, score in pairs]
-        found.sort(key=lambda scored: (-scored.score, scored.id))
+        if len(set(scores)) < len(scores):  # ties, which are ordered by row so far
+            found.sort(key=lambda scored: (-scored.score, scored.id))
         return Side(found[:k], len(rows), exact or self._all_exact())
 
     def _all_exact(self) -> bool:
@@ -221,33 +215,33 @@ class Search:
         if documents < self._settings.common_words_documents_min:
             return words
         frequent = self._settings.common_words_share * documents
-        return [word for word in words if self._count(word) < frequent]
-
-    def _count(self, word: str) -> int:
-        """How many documents have `word`. Of a common one FTS5 reads all places to say so, hence
-        the generation, which never changes, remembers."""
-        known = self._view.generation.word_counts
-        if word not in known:
-            sql = "SELECT doc FROM words WHERE term = ?"
-            found = self._view.reader.connection.execute(sql, (word,)).fetchone() or (0,)
-            if len(known) >= WORD_COUNTS_MAX:
-                return int(found[0])
-            known[word] = int(found[0])
-        return known[word]
+        lexicon, reader = self._view.generation.lexicon, self._view.reader
+        return [word for word in words if lexicon.count(reader, word) < frequent]
 
     def _ranked(self, words: list[str], k: int) -> list[Scored]:
-        if not words:
-            return []
-        condition = ""
-        parameters: Parameters = []
-        if self._query.filter is not None:
-            sql, parameters = rows_sql(self._query.filter)
-            # The plus keeps FTS5 from running the whole match once for each row.
-            condition = f"AND +rowid IN ({sql})"
-        cursor = self._view.reader.connection.execute(
-            LEXICAL.format(condition=condition), (match_expression(words), *parameters, k - 1, k)
-        )
-        return [Scored(row, id, score) for row, id, score in cursor]
+        rows, scores = self._matches(words)
+        if len(rows) and self._query.filter is not None:
+            passed = np.isin(rows, self._allowed(self._query.filter, -1))
+            rows, scores = rows[passed], scores[passed]
+        if len(rows) > k:  # ties at the k-th place are kept, so that they can be ordered by id
+            kept = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
+            rows, scores = rows[kept], scores[kept]
+        score_of = dict(zip(rows.tolist(), scores.tolist(), strict=True))
+        living = self._view.generation.living(rows).tolist()  # FTS5's tables are only derived
+        ids = self._view.reader.ids(living)
+        found = [Scored(row, ids[row], score_of[row]) for row in living]
+        return sorted(found, key=lambda scored: (-scored.score, scored.id))[:k]
+
+    def _matches(self, words: list[str]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The rows, rising, that have any of `words`, and their bm25."""
+        view = self._view
+        postings = [view.generation.lexicon.postings(view.reader, word) for word in words]
+        postings = [found for found in postings if len(found.rows)]
+        if not postings:
+            return np.empty(0, np.int64), np.empty(0)
+        totals = read_totals(view.reader)
+        lengths = [view.lengths.of(view.reader, one.rows, totals.texts) for one in postings]
+        return scored(postings, lengths, totals)
 
     def _good_enough(self, hits: list[tuple[int, Hit]]) -> list[tuple[int, Hit]]:
         score_min = self._query.score_min
@@ -265,4 +259,4 @@ class Search:
         if self._query.with_vectors:
             self._room.take_vectors(len(rows), reader.dimensions)
             vectors = reader.vectors(rows)
-        return [replace(hit, document=records[row].stored(vectors.get(row))) for row, hit in hits]
+        return [hit._replace(document=records[row].stored(vectors.get(row))) for row, hit in hits]

@@ -174,6 +174,47 @@ def test_equal_scores_stand_in_the_order_of_ids(collection):
         assert [hit.id for hit in result.hits] == ids[:7]
 
 
+def ids_of(collection, vector, k=100):
+    query = Query(vector=vector, k=k, with_documents=False)
+    return [hit.id for hit in collection.search(query).hits]
+
+
+def test_ids_that_were_found_before_follow_what_is_written(collection, documents):
+    before, after = documents(50), documents(10, start=30, seed=1)
+    vector = before[0].vector
+    collection.upsert(before)
+    assert set(ids_of(collection, vector)) == {document.id for document in before}
+
+    collection.delete([document.id for document in before[10:]])
+    assert set(ids_of(collection, vector)) == {document.id for document in before[:10]}
+
+    collection.upsert(after)
+    with pytest.raises(DocumentExists):
+        collection.upsert([*documents(5, start=90), before[0]], mode=WriteMode.INSERT)
+    found = ids_of(collection, vector)
+    assert set(found) == {document.id for document in (*before[:10], *after)}
+    assert found == [hit.id for hit in collection.search(Query(vector=vector, k=100)).hits]
+
+    collection.upsert(documents(5, start=60))  # in rows that the refused write would have had
+    assert {f"d{i}" for i in range(60, 65)} < set(ids_of(collection, vector))
+    assert not {f"d{i}" for i in range(90, 95)} & set(ids_of(collection, vector))
+
+
+@pytest.mark.parametrize("known_max", [1, 7, 30])
+def test_no_more_ids_are_remembered_than_there_is_room_for(
+    collection, documents, monkeypatch, known_max
+):
+    monkeypatch.setattr("index.records.IDS_KNOWN_MAX", known_max)
+    several = documents(30)
+    collection.upsert(several)
+
+    for document in several:
+        assert ids_of(collection, document.vector, k=3)[0] == document.id
+        assert len(ids_of(collection, document.vector)) == 30
+        with collection._engine.view() as view:
+            assert len(view.reader._known_ids) <= known_max
+
+
 def test_insert_and_update_refuse_and_change_nothing(collection, documents):
     collection.upsert(documents(2))
 

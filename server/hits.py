@@ -11,7 +11,7 @@ from polyseme.v1 import search_pb2
 from server.documents import put_document
 from server.embedder import Timings
 from server.highlight import Highlight, HighlightKind
-from server.messages import counts_to, fingerprint_to, span_to, timing_to
+from server.messages import fingerprint_to, put_counts, put_timing, span_to
 from server.queries import Sought
 from server.recipes import fingerprint_of
 
@@ -52,19 +52,20 @@ def put_response(
     """The answer to one query, into an empty message: given to another, a message is written and
     read again, at each depth. highlights: of each of `hits`, or empty; highlighting: the time it
     took."""
-    timings = sought.timings + highlighting + Timings(search_s=result.search_s)
     places = highlights or [()] * len(hits)
+    add = into.hits.add
     for hit, lit in zip(hits, places, strict=True):
-        _put_hit(into.hits.add(), hit, wanted, spec, lit)
+        _put_hit(add(), hit, wanted, spec, lit)
     into.exhausted = len(hits) < wanted.k
     into.sequence = result.sequence
     into.exact = result.exact
-    into.timing.CopyFrom(timing_to(timings))
+    put_timing(into.timing, sought.timings + highlighting)
+    into.timing.search_s += result.search_s
     made_by = sought.fingerprint or (fingerprint_of(spec) if wanted.with_vectors else None)
     if made_by is not None:
         into.fingerprint.CopyFrom(fingerprint_to(made_by))
     if sought.counts is not None:
-        into.tokens.CopyFrom(counts_to(sought.counts))
+        put_counts(into.tokens, sought.counts)
 
 
 def _put_hit(

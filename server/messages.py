@@ -48,6 +48,7 @@ _WORD_SPACES: dict[int, bool] = {
     encoder_pb2.WORD_SPACE_CONTEXT: False,
     encoder_pb2.WORD_SPACE_SENSE: True,
 }
+_PLAIN = (common_pb2.VECTOR_ENCODING_UNSPECIFIED, common_pb2.VECTOR_ENCODING_FLOAT32)
 _LANES: dict[int, Lane] = {
     common_pb2.PRIORITY_INTERACTIVE: Lane.INTERACTIVE,
     common_pb2.PRIORITY_BULK: Lane.BULK,
@@ -191,6 +192,23 @@ def vector_from(vector: common_pb2.Vector, field: str) -> Vectors:
     return values
 
 
+def plain_vectors_from(vectors: Messages, dimensions: int) -> Vectors | None:
+    """(n, dimensions), if all are FLOAT32, so long, and finite; else None: `vector_from` says what
+    is wrong. Together, because a vector by itself takes three times as long."""
+    rows = []
+    for vector in vectors:
+        data = vector.data
+        if (
+            len(data) != 4 * dimensions
+            or vector.encoding not in _PLAIN
+            or vector.dimensions not in (0, dimensions)
+        ):
+            return None
+        rows.append(data)
+    values = np.frombuffer(b"".join(rows), "<f4").astype(np.float32).reshape(-1, dimensions)
+    return values if np.isfinite(values).all() else None
+
+
 def _float32(into: Messages, vectors: Vectors) -> None:
     rows = np.ascontiguousarray(vectors, dtype="<f4")
     _put(into, rows, common_pb2.VECTOR_ENCODING_FLOAT32, vectors.shape[1])
@@ -326,13 +344,17 @@ def counts_to(counts: TokenCounts) -> common_pb2.TokenCount:
     )
 
 
+def put_timing(into: common_pb2.Timing, timings: Timings) -> None:
+    into.queue_s = timings.queue_s
+    into.tokenize_s = timings.tokenize_s
+    into.compute_s = timings.compute_s
+    into.search_s = timings.search_s
+
+
 def timing_to(timings: Timings) -> common_pb2.Timing:
-    return common_pb2.Timing(
-        queue_s=timings.queue_s,
-        tokenize_s=timings.tokenize_s,
-        compute_s=timings.compute_s,
-        search_s=timings.search_s,
-    )
+    message = common_pb2.Timing()
+    put_timing(message, timings)
+    return message
 
 
 # ---- words

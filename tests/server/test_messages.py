@@ -16,6 +16,7 @@ from server.messages import (
     lane_from,
     layers_from,
     matrix_to,
+    plain_vectors_from,
     plan_from,
     put_vectors,
     target_from,
@@ -100,6 +101,34 @@ def test_a_vector_that_is_none_is_refused_by_its_field(message, field):
         vector_from(message, "v")
 
     assert refusal.value.field == field
+
+
+@given(rows=rows)
+def test_float32_vectors_of_one_length_are_read_together_as_each_alone(rows):
+    messages = [common_pb2.Vector() for _ in rows]
+    put_vectors(messages, rows, common_pb2.VECTOR_ENCODING_FLOAT32)
+    messages[0].ClearField("encoding")  # what has data is FLOAT32
+    messages[-1].ClearField("dimensions")
+
+    np.testing.assert_array_equal(plain_vectors_from(messages, rows.shape[1]), rows)
+    assert plain_vectors_from(messages, rows.shape[1] + 1) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        common_pb2.Vector(),
+        vector([1.0]),
+        vector([1.0, float("nan")]),
+        vector([float("inf"), 1.0]),
+        vector([1.0, 2.0], dimensions=3),
+        vector([1.0, 2.0], encoding=77),
+        common_pb2.Vector(data=b"12345678", encoding=common_pb2.VECTOR_ENCODING_INT8, scale=1),
+        vector_to(np.float32([1, 2]), common_pb2.VECTOR_ENCODING_FLOAT_LIST),
+    ],
+)
+def test_beside_a_vector_of_another_kind_none_are_read_together(other):
+    assert plain_vectors_from([vector([1.0, 2.0]), other], 2) is None
 
 
 def test_a_matrix_is_row_after_row():

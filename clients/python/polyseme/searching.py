@@ -29,11 +29,11 @@ from polyseme.vectors import (
     choice,
     fingerprint_from,
     priority_number,
+    put_vector,
     span_from,
     timing_from,
     tokens_from,
     utf8_bytes,
-    vector_message,
 )
 from polyseme.words import Target, target_message
 
@@ -254,10 +254,11 @@ def query_message(query: Query, field: str) -> search_pb2.SearchQuery:
 
 
 def _vector_query(vector: ArrayLike, fingerprint: str, field: str) -> search_pb2.SearchQuery:
-    message = vector_message(vector, field)
+    message = search_pb2.SearchQuery()
+    put_vector(message.vector.vector, vector, field)
     utf8_bytes(fingerprint, f"{field}.fingerprint")
-    wanted = search_pb2.QueryVector(vector=message, fingerprint=fingerprint)
-    return search_pb2.SearchQuery(vector=wanted)
+    message.vector.fingerprint = fingerprint
+    return message
 
 
 def _options_message(
@@ -328,19 +329,17 @@ def _hit_from(hit: search_pb2.SearchHit) -> Hit:
     return Hit(
         document=document_from(hit.document),
         score=hit.score,
-        highlights=tuple(
-            Highlight(
-                span_from(h.span),
-                "lexical" if h.kind == search_pb2.HIGHLIGHT_KIND_LEXICAL else "semantic",
-                h.score,
-            )
-            for h in hit.highlights
-        ),
+        highlights=tuple(map(_highlight_from, lit)) if (lit := hit.highlights) else (),
         explanation=_explanation_from(hit.explanation) if hit.HasField("explanation") else None,
         translation=HitTranslation(hit.translation.text, hit.translation.source_language)
         if hit.HasField("translation")
         else None,
     )
+
+
+def _highlight_from(h: search_pb2.Highlight) -> Highlight:
+    kind: HighlightKind = "lexical" if h.kind == search_pb2.HIGHLIGHT_KIND_LEXICAL else "semantic"
+    return Highlight(span_from(h.span), kind, h.score)
 
 
 def _explanation_from(e: search_pb2.Explanation) -> Explanation:

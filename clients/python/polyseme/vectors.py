@@ -214,16 +214,21 @@ def matrix_array(matrix: common_pb2.Matrix) -> NDArray[np.float32]:
 
 def vector_message(values: ArrayLike, field: str) -> common_pb2.Vector:
     """One vector for the wire. Raises InvalidRequest unless it is 1-d, finite and not empty."""
+    message = common_pb2.Vector()
+    put_vector(message, values, field)
+    return message
+
+
+def put_vector(into: common_pb2.Vector, values: ArrayLike, field: str) -> None:
+    """The same, into an empty message: one that is given to another is copied, at each depth."""
     array = np.asarray(values, np.float32)
     if array.ndim != 1 or not array.size:
         raise invalid(field, f"has shape {array.shape}; give one vector, (dimensions,)")
     if not np.isfinite(array).all():
         raise invalid(field, f"value {int(np.argmin(np.isfinite(array)))} is not finite")
-    return common_pb2.Vector(
-        data=array.astype("<f4").tobytes(),
-        encoding=common_pb2.VECTOR_ENCODING_FLOAT32,
-        dimensions=array.size,
-    )
+    into.data = array.astype("<f4", copy=False).tobytes()
+    into.encoding = common_pb2.VECTOR_ENCODING_FLOAT32
+    into.dimensions = array.size
 
 
 def utf8_bytes(text: str, field: str) -> int:

@@ -36,8 +36,9 @@ from encoder.training.translation_batches import (
 )
 from encoder.training.translation_pairs import PairFile, held_out
 from encoder.training.vocabulary import BEGIN, END, PAD, token_id
+from encoder.translation_config import FOLDER as TRANSLATION_FOLDER
 from encoder.translation_config import TranslationConfig
-from encoder.translator import Translator, begin_translator
+from encoder.translator import Translator, begin_translator, load_translator
 
 AVERAGED_CHECKPOINTS = 10  # whose mean is the result
 ROPE_THETA = 10_000.0
@@ -57,7 +58,8 @@ class TranslationStep:
 
 
 class TranslationTraining:
-    """A translator that begins with the encoder of a model directory."""
+    """A translator that begins with the encoder of a model directory, or goes on from the
+    directory's own translator."""
 
     def __init__(
         self,
@@ -80,7 +82,10 @@ class TranslationTraining:
         config = config_of(self.rules, read_config(base), files, marks)
         torch.manual_seed(recipe.seed)
         self.model = begin_translator(config, base)
-        self._begin_bias(base)
+        if (base / TRANSLATION_FOLDER).exists():
+            self._go_on(base)
+        else:
+            self._begin_bias(base)
         self.model.to(device)
         if compiled:
             self._compile()
@@ -276,6 +281,16 @@ class TranslationTraining:
         self._averaged = int(state["averaged"])
         for optimizers, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizers.load(saved)
+
+    def _go_on(self, base: Path) -> None:
+        """Take over the weights of the translator that the base has already."""
+        try:
+            self.model.load_state_dict(load_translator(base).state_dict())
+        except RuntimeError:  # torch's, of names and shapes
+            raise RecipeInvalid(
+                f"the translator in {base} has another shape than the recipe's: go on with its "
+                "own layers, widths and own_table, or begin with a model without a translator"
+            ) from None
 
     @torch.no_grad()
     def _begin_bias(self, base: Path) -> None:

@@ -15,7 +15,8 @@ class TrainTranslation(BaseModel):
     """Teach a model to translate: a decoder beside its encoder, in the folder translation/.
 
     The recipe's `translation` table says with which pairs, each taken in both directions. What
-    the model does already stays as it is, to the last bit. A run that was killed goes on with
+    the model does already stays as it is, to the last bit. A model that translates already goes
+    on learning, and its graphs are to be exported again. A run that was killed goes on with
     --resume.
     """
 

@@ -65,9 +65,7 @@ class TranslationRun:
 
     def __init__(self, recipe: Recipe, settings: TranslationSettings) -> None:
         """Reads text and base. Raises CorpusInvalid, RecipeInvalid, ModelNotFound, ModelDamaged,
-        UnsupportedModel, and FileExistsError for a base that can translate already."""
-        if (settings.base / FOLDER).exists():
-            raise FileExistsError(f"{settings.base} has a translator; begin with a model without")
+        UnsupportedModel."""
         self._recipe = recipe
         self._settings = settings
         tokenizer = tokenizers.Tokenizer.from_file(str(settings.base / "tokenizer.json"))
@@ -210,6 +208,7 @@ class TranslationRun:
         temporary = directory.with_name(f".{directory.name}.part")
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(self._settings.base, temporary)
+        shutil.rmtree(temporary / FOLDER, ignore_errors=True)  # which the run went on from
         with self.training.finished() as model:
             save_translator(temporary, model, half=self._settings.half)
         if (temporary / MANIFEST_NAME).exists():

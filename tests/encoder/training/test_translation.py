@@ -236,8 +236,29 @@ def test_a_run_is_not_begun_over_another_and_not_resumed_with_another_recipe(set
         TranslationRun(recipe_with(), settings).train()
     with pytest.raises(CheckpointRefused, match="belongs to another recipe"):
         TranslationRun(recipe_with(dropout=0.3), replace(settings, resume=True)).train()
-    with pytest.raises(FileExistsError, match="has a translator"):
-        TranslationRun(recipe_with(), replace(settings, base=settings.out / "model"))
+
+
+def test_a_run_goes_on_from_a_translator_and_replaces_it_in_its_own_directory(settings, tmp_path):
+    first = TranslationRun(recipe_with(), settings).train()
+    before = load_translator(first).state_dict()
+    (first / "translation" / "old").write_text("of the first translator alone")
+
+    run = TranslationRun(recipe_with(), replace(settings, base=first, out=tmp_path / "second"))
+    for name, value in run.training.model.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+    second = run.train()
+
+    after = load_translator(second).state_dict()
+    assert any(not torch.equal(value, before[name]) for name, value in after.items())
+    assert not (second / "translation" / "old").exists()
+    assert (first / "translation" / "old").exists()
+
+
+def test_a_translator_of_another_shape_is_refused(settings):
+    first = TranslationRun(recipe_with(), settings).train()
+
+    with pytest.raises(RecipeInvalid, match="another shape"):
+        TranslationRun(recipe_with(layers=3), replace(settings, base=first))
 
 
 @pytest.mark.parametrize("stop", [1, 6, 11])

@@ -65,6 +65,11 @@ GUESSED = (
     "Er ist Mitglied der [MASK] des Bundestages.",
     "Il a bu un verre de [MASK].",
 )
+TRANSLATED = (
+    ("Je suis étudiant.", "en"),
+    ("Two dogs are running across the snow.", "de"),
+    ("Eine Frau mit Hut liest auf einer Bank ein Buch.", "fr"),
+)
 REFERENCE, PRONOUN = "The animal did not cross the street because it was too tired", "it"
 
 
@@ -90,6 +95,7 @@ def main() -> int:
             _told(client, out)
             _guesses(client, out)
             _attention(client, out)
+            _translations(client, out)
             _timing(client, documents, out)
     except KeyboardInterrupt:
         out.print("interrupted; the server is stopped and its data removed")
@@ -327,6 +333,29 @@ def _attention(client: Client, out: Console) -> None:
     out.rule(f"what [bold]{PRONOUN}[/] attends to in the last layer", align="left", characters="─")
     out.print(Text(REFERENCE, style="italic"))
     out.print(heat.bars(found.tokens, found.shares[0, 0].mean(axis=0), bars_max=5))
+
+
+def _translations(client: Client, out: Console) -> None:
+    """Sentences translated, each word beside the one it comes from, where the model can."""
+    try:
+        targets = {target for _, target in client.language_pairs()}
+    except FailedPrecondition:
+        return
+    out.print()
+    out.rule("translated, and what [bold]each word comes from[/]", align="left", characters="─")
+    for text, to in TRANSLATED:
+        if to not in targets:
+            continue
+        [found] = client.translate([text], to, alignment=True)
+        out.print(Text.assemble((text, "italic"), "  ", (found.text, "bold green")))
+        sources = [
+            f"{target.of(one.text)} < {source.of(text)} {weight:.0%}"
+            for sentence in found.sentences
+            for one in sentence.hypotheses[:1]
+            if one.alignment is not None
+            for source, target, weight in one.alignment.pairs
+        ]
+        out.print(Text(", ".join(sources), style="dim"))
 
 
 def _timing(client: Client, documents: int, out: Console) -> None:

@@ -1,5 +1,6 @@
 """The demo, from the server's start to its end."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -48,6 +49,21 @@ def test_the_demo_shows_everything_in_100_columns_of_plain_text(model_directory,
         assert part in done.stdout
     assert "\x1b" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_the_demo_translates_where_the_model_can(translating_directory, tmp_path):
+    corpus = tmp_path / "few.jsonl"
+    lines = (ROOT / "clients" / "samples" / "wikipedia.jsonl").read_text().splitlines(True)
+    corpus.write_text("".join(lines[:3]))
+
+    done = demo(
+        "--address", free_address(), "--model", translating_directory, "--precision", "fp32",
+        "--corpus", corpus,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Je suis étudiant.  I am a student." in done.stdout
+    assert re.search(r"\w+ < \w+ \d+%", done.stdout)
 
 
 def test_an_address_in_use_and_a_missing_model_are_told_in_words(model_directory, tmp_path):

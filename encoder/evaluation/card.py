@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from encoder.evaluation.earlier import DATA
 from encoder.evaluation.features import (
     BOTH,
     BOTH_WHITENED,
@@ -24,7 +25,6 @@ from encoder.evaluation.table import as_json, markdown
 from encoder.manifest import read_manifest, write_manifest
 
 CARD = "README.md"
-DATA = "evaluation.json"
 PLOT = "averaged-versus-contextual.svg"
 BEGIN = (
     "<!-- polyseme-model evaluate: what stands up to the end mark is written by this command -->"

@@ -32,7 +32,9 @@ FormName: TypeAlias = Literal["torch", "fp32", "fp16", "int8"]
 class Evaluate(BaseModel):
     """Measure a model on the benchmarks, print one table and write it on the model's card.
 
-    Only an evaluation of every task in full is written. All that was computed is thrown away.
+    Only an evaluation of every task in full is written. Of tasks that are not asked for, the
+    results on the card are kept where the files that they were measured on are the same. All
+    that was computed is thrown away.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -61,7 +61,8 @@ class TaskResult:
 class Evaluation:
     """All results of one model, by task and by column (`torch fp32`, `onnx int8`).
 
-    partial: why these are not the benchmark's numbers; empty if they are
+    measured_on: of each task, the SHA-256 of what decides its results
+    partial:     why these are not the benchmark's numbers; empty if they are
     """
 
     model: str
@@ -70,4 +71,5 @@ class Evaluation:
     results: Mapping[Task, Mapping[str, TaskResult]]
     seed: int
     command: str
+    measured_on: Mapping[Task, str] = field(default_factory=dict)
     partial: str = ""

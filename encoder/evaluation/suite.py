@@ -8,6 +8,7 @@ from encoder.evaluation.alignment import alignment
 from encoder.evaluation.coarsewsd import coarsewsd_folder, word_senses
 from encoder.evaluation.crosslingual import crosslingual, crosslingual_files
 from encoder.evaluation.data import require, retrieval_folders, sense_folders
+from encoder.evaluation.earlier import measured_on, still_true
 from encoder.evaluation.masked import masked_loss
 from encoder.evaluation.result import Evaluation, Form, Task, TaskResult
 from encoder.evaluation.retrieval import retrieval
@@ -38,7 +39,8 @@ class Plan:
 
 
 def evaluate(plan: Plan) -> Evaluation:
-    """Run every task of `plan` for every form.
+    """Run every task of `plan` for every form. What an evaluation before found in the others is
+    taken over as far as it still holds, unless this is only a quick look.
 
     The mixes of layers that the first form chooses are used for the others too.
     Raises ModelNotFound, ModelDamaged, PrecisionMissing, DataMissing and DataMalformed.
@@ -53,15 +55,26 @@ def evaluate(plan: Plan) -> Evaluation:
                 continue
             earlier = next(iter(results[task].values()), None)
             results[task][name] = _run(task, subject, plan, name, earlier)
+    results |= _kept(plan, manifest)
     return Evaluation(
         model=manifest.name,
         weights_sha256=_weights(manifest),
         columns=tuple(subjects),
-        results=results,
+        results={task: results[task] for task in Task if task in results},
         seed=plan.seed,
         command=plan.command,
+        measured_on={task: measured_on(manifest, task) for task in results},
         partial=partial(plan),
     )
+
+
+def _kept(plan: Plan, manifest: Manifest) -> dict[Task, dict[str, TaskResult]]:
+    """What holds of an earlier evaluation, of the tasks that are not in `plan`."""
+    if plan.limit is not None:
+        return {}
+    columns = [column(form) for form in plan.forms]
+    earlier = still_true(plan.directory, manifest, columns, plan.seed)
+    return {task: found for task, found in earlier.items() if task not in plan.tasks}
 
 
 def column(form: Form) -> str:
@@ -131,7 +144,8 @@ def _run(  # noqa: PLR0911  # one for each task
 
 def partial(plan: Plan) -> str:
     """Why the numbers of `plan` are not the benchmark's; empty if they are."""
-    left_out = [task.value for task in Task if task not in plan.tasks]
+    known = {*plan.tasks, *_kept(plan, read_manifest(plan.directory))}
+    left_out = [task.value for task in Task if task not in known]
     reasons = [f"at most {plan.limit} of each set"] if plan.limit else []
     reasons += [f"without {', '.join(left_out)}"] if left_out else []
     return " and ".join(reasons)

@@ -97,6 +97,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "weights_sha256": evaluation.weights_sha256,
         "command": evaluation.command,
         "seed": evaluation.seed,
+        "measured_on": {task.value: sha256 for task, sha256 in evaluation.measured_on.items()},
         "columns": {
             name: {
                 task.value: {

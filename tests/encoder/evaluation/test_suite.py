@@ -116,6 +116,29 @@ def test_a_whole_evaluation_goes_on_the_card_with_its_plot(exported, tmp_path, e
     assert "contextual, whitened + sentence" in (directory / card.PLOT).read_text("utf-8")
 
 
+def test_results_on_the_card_are_kept_while_what_they_were_measured_on_stays(
+    exported, data, tmp_path, evaluation
+):
+    directory = shutil.copytree(exported, tmp_path / "tiny")
+    card.write(directory, evaluation)
+    few = plan(directory, data, tasks=(Task.STS,))
+
+    again = evaluate(few)
+
+    assert again.partial == ""
+    assert list(again.results) == list(evaluation.results)
+    for task, by_column in evaluation.results.items():
+        for name, result in by_column.items():
+            assert again.results[task][name].scores == result.scores
+    assert "without mlm" in evaluate(replace(few, seed=1)).partial
+    assert "without mlm" in evaluate(replace(few, forms=(Form.TORCH,))).partial
+    manifest = read_manifest(directory)
+    write_manifest(directory, manifest.model_copy(update={"dense_share": 0.9}))
+    changed = evaluate(few)
+    assert "without mlm, senses" in changed.partial
+    assert "alignment" not in changed.partial  # a translator's own files are what they were
+
+
 def test_the_models_own_whitening_is_used_for_what_is_served_and_a_note_says_so(
     exported, data, tmp_path, evaluation
 ):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ TOKEN_BYTES_MAX = 32_768  # UTF-8; FTS5 cuts longer words
 ROWS_KNOWN_MAX = 500_000  # of all words that a generation remembers: 8 MB
 ROWS_OF_A_WORD = 32  # as much memory as what else is remembered of it
 COUNTS_KNOWN_MAX = 10_000  # of words: about a MiB
+PLACES_AT_ONCE = 4_000_000  # of a word: as text 32 MB. Each time those before are passed over.
+POSTINGS_AT_ONCE = 2_000_000  # of several words, before their scores are added up: 100 MB
 NUMBER_MAX = 2**63 - 1
 ROWS_AT_ONCE = 10_000  # lengths that are read before they are packed
 SPARE_ROWS = 10_000  # lengths of texts that are gone, at the least, before all are read anew
@@ -48,23 +51,31 @@ class Totals:
     words: int
 
 
-def scored(
-    postings: Sequence[Postings], lengths: Sequence[Scores], totals: Totals
-) -> tuple[Rows, Scores]:
+def scored(words: Iterable[tuple[Postings, Scores]], totals: Totals) -> tuple[Rows, Scores]:
     """The rows, rising, of the texts that have any of the words; a higher score is better.
 
-    postings: of each word; lengths: of each, how many words its texts have
+    words: each one's postings, and how many words its texts have; there is at least one
     """
     length_mean = totals.words / totals.texts
-    parts = []
-    for found, length in zip(postings, lengths, strict=True):
+    parts: list[tuple[Rows, Scores]] = []
+    size = 0
+    for found, length in words:
         spread = found.counts + K1 * (1 - B + B * length / length_mean)
-        parts.append(_weight(len(found.rows), totals.texts) * (found.counts * (K1 + 1) / spread))
+        score = _weight(len(found.rows), totals.texts) * (found.counts * (K1 + 1) / spread)
+        parts.append((found.rows, score))
+        size += len(found.rows)
+        if size > POSTINGS_AT_ONCE:  # to the bit the same: what comes is added to these sums
+            parts, size = [_summed(parts)], 0
+    return _summed(parts)
+
+
+def _summed(parts: Sequence[tuple[Rows, Scores]]) -> tuple[Rows, Scores]:
     if len(parts) == 1:
-        return postings[0].rows, parts[0]
-    every = np.concatenate([found.rows for found in postings])
+        return parts[0]
+    every = np.concatenate([rows for rows, _ in parts])
     rows, places = np.unique(every, return_inverse=True)
-    sums = np.bincount(places, np.concatenate(parts))  # adds in the order of the words
+    scores = np.concatenate([scores for _, scores in parts])
+    sums = np.bincount(places, scores)  # adds in the order of the parts
     return rows, sums.astype(np.float64, copy=False)  # which they are, but numpy's stubs say int
 
 
@@ -74,9 +85,13 @@ def _weight(having: int, texts: int) -> float:
 
 
 class Lexicon:
-    """What a generation, which never changes, remembers of the words that were looked for."""
+    """What a generation, which never changes, remembers of the words that were looked for.
+
+    Thread-safe.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
         self._postings: dict[str, Postings] = {}
         self._room = ROWS_KNOWN_MAX
@@ -96,19 +111,30 @@ class Lexicon:
         if known is None:
             known = _read_postings(reader, word)
             size = len(known.rows) + len(word) + ROWS_OF_A_WORD
-            if size <= self._room:
-                self._room -= size
-                self._postings[word] = known
+            with self._lock:  # who reads the same word beside this takes no room again
+                if size <= self._room and word not in self._postings:
+                    self._room -= size
+                    self._postings[word] = known
         return known
 
 
 def _read_postings(reader: Reader, word: str) -> Postings:
-    [found] = reader.connection.execute(
-        # As one string: thousands of rows of one number each would be thousands of objects.
-        "SELECT group_concat(doc) FROM places WHERE term = CAST(? AS TEXT)",
-        (word.encode()[:TOKEN_BYTES_MAX],),
-    ).fetchone()
-    return Postings(*np.unique(np.fromstring(found or "", np.int64, sep=","), return_counts=True))
+    term = word.encode()[:TOKEN_BYTES_MAX]
+    parts = []
+    for start in count(0, PLACES_AT_ONCE):
+        places = reader.numbers(
+            "SELECT doc AS n FROM places WHERE term = CAST(? AS TEXT) LIMIT ? OFFSET ?",
+            (term, PLACES_AT_ONCE, start),
+        )
+        parts.append(np.unique(places, return_counts=True))
+        if len(places) < PLACES_AT_ONCE:
+            break
+    if len(parts) == 1:
+        return Postings(*parts[0])
+    every = np.concatenate([rows for rows, _ in parts])
+    rows, numbers = np.unique(every, return_inverse=True)
+    counts = np.bincount(numbers, np.concatenate([counts for _, counts in parts]))
+    return Postings(rows, counts.astype(np.int64))
 
 
 @dataclass(frozen=True, slots=True)

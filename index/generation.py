@@ -188,4 +188,4 @@ class Generation:
             self.sequence, (*kept, *segments), buffer.rows[used:], buffer.vectors[used:]
         )
         rest = replace(result.buffer, alive=buffer.alive[used:].copy())
-        return replace(result, buffer=rest)
+        return replace(result, buffer=rest, lexicon=self.lexicon)  # the documents are the same

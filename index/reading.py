@@ -48,8 +48,10 @@ class Generations:
             if self._kept[-1].sequence == generation.sequence:
                 # A swap: the older ones would keep segments in memory that are replaced. Readers
                 # who still wanted one begin again.
-                self._kept.clear()
-            self._kept.append(generation)
+                # In one step: `current` takes no lock.
+                self._kept = deque([generation], maxlen=GENERATIONS_KEPT)
+            else:
+                self._kept.append(generation)
             self._changed.notify_all()
 
     def wait(self, sequence: int, timeout_s: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -181,11 +182,8 @@ class Search:
 
     def _allowed(self, filter: Filter, limit: int) -> NDArray[np.int64]:
         sql, parameters = rows_sql(filter)
-        # As one string: thousands of rows of one number each would be thousands of objects.
-        [found] = self._view.reader.connection.execute(
-            f"SELECT group_concat(row) FROM (SELECT row FROM ({sql}) LIMIT ?)", (*parameters, limit)
-        ).fetchone()
-        return np.sort(np.fromstring(found or "", np.int64, sep=","))
+        select = f"SELECT row AS n FROM ({sql}) LIMIT ?"
+        return np.sort(self._view.reader.numbers(select, (*parameters, limit)))
 
     def _passed(
         self, rows: NDArray[np.int64], filter: Filter, verdicts: dict[int, bool]
@@ -235,13 +233,20 @@ class Search:
     def _matches(self, words: list[str]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """The rows, rising, that have any of `words`, and their bm25."""
         view = self._view
-        postings = [view.generation.lexicon.postings(view.reader, word) for word in words]
-        postings = [found for found in postings if len(found.rows)]
-        if not postings:
+        every = (view.generation.lexicon.postings(view.reader, word) for word in words)
+        known = (postings for postings in every if len(postings.rows))
+        first = next(known, None)
+        if first is None:
             return np.empty(0, np.int64), np.empty(0)
         totals = read_totals(view.reader)
-        lengths = [view.lengths.of(view.reader, one.rows, totals.texts) for one in postings]
-        return scored(postings, lengths, totals)
+        # One after the other, so that those of all words need not be in memory at once.
+        return scored(
+            (
+                (postings, view.lengths.of(view.reader, postings.rows, totals.texts))
+                for postings in chain([first], known)
+            ),
+            totals,
+        )
 
     def _good_enough(self, hits: list[tuple[int, Hit]]) -> list[tuple[int, Hit]]:
         score_min = self._query.score_min

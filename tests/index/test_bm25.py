@@ -65,6 +65,21 @@ def test_scores_are_those_of_fts5_to_the_bit_whatever_was_written(collection, se
         assert odd == by_fts5(collection, words, k, '%"parity":1%')
 
 
+@pytest.mark.parametrize("at_once", [7, 100])
+def test_what_is_read_and_added_up_in_pieces_is_the_same_to_the_bit(
+    collection, monkeypatch, at_once
+):
+    monkeypatch.setattr(bm25, "PLACES_AT_ONCE", at_once)
+    monkeypatch.setattr(bm25, "POSTINGS_AT_ONCE", at_once)
+    rng = random.Random(0)
+    collection.upsert([written(rng, number) for number in range(40)])
+    # As many places as pieces have: the last piece is empty.
+    collection.upsert([dataclasses.replace(written(rng, 40), text="full " * 100)])
+
+    for words in (["a"], ["c", "a", "äpfel"], WORDS, ["full"]):
+        assert by_words(collection, words, 40) == by_fts5(collection, words, 40)
+
+
 def test_a_word_longer_than_fts5_keeps_is_found_by_what_it_keeps(collection, documents):
     [document] = documents(1)
     long = "ä" * 20_000  # 40,000 bytes
@@ -113,6 +128,28 @@ def test_a_generation_remembers_no_more_postings_than_it_has_room_for(
     with collection._engine.view() as view:
         kept = view.generation.lexicon._postings.values()
     assert sum(len(known.rows) for known in kept) == 61
+
+
+def test_who_reads_a_word_beside_another_takes_no_room_for_it_again(
+    collection, documents, monkeypatch
+):
+    collection.upsert(documents(60))
+    read = bm25._read_postings
+
+    with collection._engine.view() as view:
+        lexicon = view.generation.lexicon
+        room = lexicon._room
+
+        def slow(reader, word):
+            monkeypatch.setattr(bm25, "_read_postings", read)
+            lexicon.postings(reader, word)  # the other is done first
+            return read(reader, word)
+
+        monkeypatch.setattr(bm25, "_read_postings", slow)
+        found = lexicon.postings(view.reader, "number")
+
+    assert len(found.rows) == 60
+    assert room - lexicon._room == 60 + len("number") + bm25.ROWS_OF_A_WORD
 
 
 def test_many_may_search_for_words_at_once(collection, documents):

@@ -1,4 +1,5 @@
 import dataclasses
+import sqlite3
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from index.documents import Document, Query, SearchMode
-from index.errors import FilterInvalid
+from index.errors import DataDamaged, FilterInvalid
 from index.filter import And, Equal, Exists, In, Not, Or, Range, check_filter, matches
 from index.settings import StoreSettings
 from index.store import Store
@@ -227,3 +228,19 @@ def test_a_filter_may_be_as_deep_and_as_wide_as_allowed_at_once(collection, docu
     check_filter(wide, limits)
 
     assert collection.count(wide) == sum(matches(wide, d.metadata) for d in made)
+
+
+@pytest.mark.parametrize("row", ["'no number'", "3.5"])
+@pytest.mark.parametrize("mode", SearchMode)
+def test_a_value_that_belongs_to_no_row_number_is_damage(collection, documents, mode, row):
+    collection.upsert(documents(10))
+    connection = sqlite3.connect(collection.directory / "documents.sqlite3")
+    with connection:
+        connection.execute(f"UPDATE fields SET row = {row} WHERE path = 'parity' AND row = 4")
+    connection.close()
+    query = Query(
+        mode=mode, vector=documents(1)[0].vector, text="number", filter=Equal("parity", 1)
+    )
+
+    with pytest.raises(DataDamaged):
+        collection.search(query)

@@ -298,6 +298,8 @@ class Encoder:
         """Graphs beside the first are opened when first asked for: many servers never ask."""
         if graph not in self.graphs:
             raise GraphMissing(graph, self.name)
+        if (opened := self._sessions.get(graph)) is not None:
+            return opened  # not behind somebody who opens another one
         with self._opening:
             if graph not in self._sessions:
                 self._sessions[graph] = Session(

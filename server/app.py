@@ -12,7 +12,6 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 
 from encoder.runtime import Encoder, Graph, Precision
-from encoder.tokenizer import Truncation
 from encoder.translation import Translator
 from encoder.translation_manifest import has_translator
 from index.store import Store
@@ -96,8 +95,6 @@ PING_S_MIN = 10  # peers that ping more often are cut off
 # CANCELLED, which says nothing of coming back. A server without calls does not wait for it.
 REFUSALS_S = 3.0
 
-WARM_UP_TEXT = "The first call of a model is slow; this is it."
-
 
 class AddressUnavailable(OSError):
     """The address is in use, or not one of this machine's."""
@@ -164,6 +161,7 @@ class Application:
         encoder = await asyncio.to_thread(self._load_encoder)
         embedder = Embedder(encoder, self._settings, self._metrics.batch)
         self._closing.push_async_callback(embedder.close)
+        await asyncio.to_thread(embedder.warm_up)
         translating = await self._load_translating()
         sources = self._metrics.sources
         sources.queue_texts = lambda: embedder.batcher.waiting
@@ -219,17 +217,12 @@ class Application:
 
     def _load_encoder(self) -> Encoder:
         settings = self._settings
-        encoder = Encoder.load(
+        return Encoder.load(
             settings.model,
             precision=Precision(settings.precision),
             threads=settings.threads,
             device=settings.device,
         )
-        tokenized = encoder.tokenizer.encode(
-            [WARM_UP_TEXT], tokens_max=encoder.tokens_max, truncation=Truncation.HEAD
-        )
-        encoder.pooled(tokenized[0].windows)
-        return encoder
 
     async def _load_translating(self) -> Translating | None:
         """The door to the translator, if there is one. Raises what Translator.load raises."""

@@ -1,6 +1,7 @@
 """The queue before the model, and the threads that serve it."""
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -91,7 +92,6 @@ class Batcher(Generic[In, Out]):
         apart = compute_beside is not None
         self._compute, self._compute_beside = compute, compute_beside or compute
         self._apart = apart
-        self._computing = dict.fromkeys(Lane, 0)  # batches
         self._bulk_niceness = bulk_niceness
         self._tokens_of = tokens_of
         self._tokens_max = tokens_max
@@ -110,6 +110,7 @@ class Batcher(Generic[In, Out]):
         self._live = 0  # of `_waiting`, those whose caller has not given up
         self._person_at = -PEOPLE_S  # when one came last
         self._live_tokens = dict.fromkeys(Lane, 0)  # of these
+        self._computing = dict.fromkeys(Lane, 0)  # batches
         self._yielded = 0  # batches of people since the last of bulk
         self._closing = False
         self._speeds = dict.fromkeys(Lane, SPEED_FIRST)
@@ -183,7 +184,7 @@ class Batcher(Generic[In, Out]):
         with self._lock:
             self._closing = True
             left = [pending for lane in Lane for pending in self._waiting[lane]]
-            callers = {id(p.caller): p.caller for p in left}.values()
+            callers = _callers(left)
             self._waiting = {lane: [] for lane in Lane}
             self._live = 0
             self._live_tokens = dict.fromkeys(Lane, 0)
@@ -191,7 +192,7 @@ class Batcher(Generic[In, Out]):
                 arrived.notify_all()
         for caller in callers:
             caller.error, caller.waiting, caller.waiting_tokens = Draining(), 0, 0
-        self._answer(list(callers))
+        self._answer(callers)
         for room in self._rooms:
             if not room.done():
                 room.set_exception(Draining())
@@ -239,8 +240,7 @@ class Batcher(Generic[In, Out]):
             caller.waiting, caller.waiting_tokens = len(pending), sum(lengths)
             self._live += len(items)
             self._live_tokens[lane] += sum(lengths)
-            # One call may be many batches.
-            self._arrived[lane].notify(min(len(items), self._workers))
+            self._arrived[lane].notify()  # who leaves something waiting wakes the next
         return True
 
     def _leave(self, caller: Caller) -> None:
@@ -259,8 +259,8 @@ class Batcher(Generic[In, Out]):
             self._abandoned += caller.waiting
             caller.waiting = caller.waiting_tokens = 0
 
-    def _retry_after_s(self) -> float:
-        return min(max(self._drained_s(Lane.BULK), RETRY_S_MIN), RETRY_S_MAX)
+    def _retry_after_s(self, lane: Lane = Lane.BULK) -> float:
+        return min(max(self._drained_s(lane), RETRY_S_MIN), RETRY_S_MAX)
 
     def _drained_s(self, lane: Lane) -> float:
         """How long the model has to do with what goes before a new text of `lane`."""
@@ -292,11 +292,13 @@ class Batcher(Generic[In, Out]):
         those who can still be answered."""
         if deadline is None:
             return
-        needed_s = self._drained_s(lane) + tokens * self._speeds[lane].average_s
+        before_s = self._drained_s(lane)
+        beside = min(self._workers, max(1, math.ceil(tokens / self._tokens_max)))  # its batches
+        needed_s = before_s + tokens * self._speeds[lane].average_s / beside
         remaining_s = deadline - self._clock()
         # A call that finds nothing before it is tried: the measured speed may be outdated.
-        if self._live and needed_s > DEADLINE_SHARE_MAX * remaining_s > 0:
-            raise QueueTooSlow(self._live, self._queue_max, self._retry_after_s(), needed_s)
+        if before_s and needed_s > DEADLINE_SHARE_MAX * remaining_s > 0:
+            raise QueueTooSlow(self._live, self._queue_max, self._retry_after_s(lane), needed_s)
 
     def _serve(self, lanes: Sequence[Lane]) -> None:
         """A thread's life: take a batch of its lanes, compute it, answer; until closed."""
@@ -310,6 +312,8 @@ class Batcher(Generic[In, Out]):
         with self._lock:
             while not self._closing:
                 if batch := self._next_now(lanes):
+                    if any(self._waiting[lane] for lane in lanes):
+                        self._arrived[lanes[0]].notify()
                     return batch
                 self._arrived[lanes[0]].wait()
         return []
@@ -336,7 +340,7 @@ class Batcher(Generic[In, Out]):
         )
         for lane, queue in queues.items():
             queue[: counts[lane]] = [p for p in taken.left if p.lane is lane]
-        self._turn_away({id(p.caller): p.caller for p in taken.dropped}.values(), now)
+        self._turn_away(_callers(taken.dropped), now)
         for pending in taken.batch:
             pending.caller.waiting -= 1
             pending.caller.waiting_tokens -= pending.tokens
@@ -344,6 +348,8 @@ class Batcher(Generic[In, Out]):
         self._live -= len(taken.batch)
         if taken.batch:
             self._computing[lanes[0]] += 1
+        for caller in _callers(taken.batch):
+            caller.enter(now)
         return taken.batch
 
     def _is_alone(self, lane: Lane) -> bool:
@@ -371,12 +377,12 @@ class Batcher(Generic[In, Out]):
             results = compute(batch[0].kind, [pending.item for pending in batch])
         except Exception as error:  # noqa: BLE001  raised again in each of its callers
             failure = error
-        elapsed_s = self._clock() - started
+        ended = self._clock()
         finished = []
         with self._lock:  # with more than one thread, a caller may be in two batches
             self._computing[lanes[0]] -= 1
-            for caller in {id(p.caller): p.caller for p in batch}.values():
-                caller.compute_s += elapsed_s
+            for caller in _callers(batch):
+                caller.leave(ended)
                 if failure is not None and caller.error is None:
                     caller.error = failure
                     finished.append(caller)
@@ -387,7 +393,7 @@ class Batcher(Generic[In, Out]):
                 if caller.missing == 0 and caller.error is None:
                     finished.append(caller)
         self._loop.call_soon_threadsafe(self._answer, finished)
-        self._measure(batch, elapsed_s, lanes)
+        self._measure(batch, ended - started, lanes)
 
     def _measure(self, batch: list[Pending[In]], compute_s: float, lanes: Sequence[Lane]) -> None:
         tokens = sum(pending.tokens for pending in batch)
@@ -406,6 +412,10 @@ class Batcher(Generic[In, Out]):
         for room in self._rooms:
             if not room.done():
                 room.set_result(None)
+
+
+def _callers(batch: Iterable[Pending[In]]) -> list[Caller]:
+    return list({id(pending.caller): pending.caller for pending in batch}.values())
 
 
 def _spent(caller: Caller, elapsed_s: float) -> dict[str, float]:

@@ -40,7 +40,9 @@ class Caller:
     missing: int = 0  # without a result
     results: list[Any] = field(default_factory=list)
     error: Exception | None = None
-    compute_s: float = 0.0  # of all the batches that it travelled in
+    compute_s: float = 0.0  # while at least one batch that it travelled in was computed
+    batches: int = 0  # that are being computed
+    since: float = 0.0  # when the first of these was taken
 
     def __post_init__(self) -> None:
         self.missing = self.size
@@ -49,6 +51,18 @@ class Caller:
     def is_gone(self, now: float) -> bool:
         """Nobody will read the answer: cancelled, failed, or too late."""
         return self.gone or (self.deadline is not None and now >= self.deadline)
+
+    def enter(self, now: float) -> None:
+        """A batch with some of it is taken. Several may be computed side by side."""
+        if self.batches == 0:
+            self.since = now
+        self.batches += 1
+
+    def leave(self, now: float) -> None:
+        """The batch is computed."""
+        self.batches -= 1
+        if self.batches == 0:
+            self.compute_s += now - self.since
 
     def is_hopeless(self, now: float, s_per_token: float) -> bool:
         """What is left of it would be too late even if it were all computed now."""

@@ -57,6 +57,8 @@ __all__ = [
     "refuse_long",
 ]
 
+WARM_UP_TEXT = "The first call of a model is slow; this is it."
+
 T = TypeVar("T")
 
 
@@ -105,7 +107,7 @@ class Embedder:
         self._threads = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
         cores = encoder.cores if lanes_apart(settings) else 0
         # A runtime whose calls take one core each, beside the one whose calls take all.
-        narrow = encoder.twin(threads=1) if cores > 1 else encoder
+        self._narrow = encoder.twin(threads=1) if cores > 1 else encoder
         self.batcher: Batcher[Work, Any] = Batcher(
             partial(_compute, encoder),
             lambda work: len(work.window.ids),
@@ -114,10 +116,19 @@ class Embedder:
             bulk_age_s_max=settings.bulk_age_s_max,
             bulk_batch_s_max=settings.bulk_batch_s_max,
             workers=settings.model_workers or cores or 1,
-            compute_beside=partial(_compute, narrow) if cores else None,
+            compute_beside=partial(_compute, self._narrow) if cores else None,
             bulk_niceness=settings.bulk_niceness,
             report=report,
         )
+
+    def warm_up(self) -> None:
+        """Compute a text with each runtime before anybody waits: the first call of one opens it,
+        and a thread of bulk, which yields to all others, would keep people waiting meanwhile."""
+        tokenized = self.encoder.tokenizer.encode(
+            [WARM_UP_TEXT], tokens_max=self.encoder.tokens_max, truncation=Truncation.HEAD
+        )
+        for encoder in (self.encoder, self._narrow):
+            encoder.pooled(tokenized[0].windows)
 
     async def close(self) -> None:
         """Finish what the model is at; what waits gets Draining."""

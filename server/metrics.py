@@ -113,7 +113,7 @@ class Metrics(Collector):
             ("texts", "Texts (windows of long ones) computed", totals.texts),
             ("tokens", "Tokens computed; their rate is tokens per second", totals.tokens),
             ("padding_tokens", "Padding computed beside them", totals.padding_tokens),
-            ("compute_seconds", "Time inside the model", totals.compute_s),
+            ("compute_seconds", "Time inside the model, of all its calls", totals.compute_s),
             (
                 "abandoned_texts",
                 "Texts whose caller had gone before the model saw them",

@@ -65,7 +65,9 @@ class Settings(BaseSettings):
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="what runs the model")
     threads: NonNegativeInt = Field(
-        default=0, description="cores that the model uses; 0: as many as the process may use"
+        default=0,
+        description="cores that the model uses for people's texts, and as many for bulk; 0: as "
+        "many as the process may use",
     )
     translation_model: Path | None = Field(
         default=None,
@@ -104,15 +106,16 @@ class Settings(BaseSettings):
     # Batching
     batch_tokens_max: PositiveInt = Field(
         default=1024,
-        description="padded tokens in one model call; sets peak memory. GPUs want 65536",
+        description="padded tokens in one model call; sets peak memory, with model-workers. GPUs "
+        "want 65536",
     )
     bulk_niceness: int = Field(
         default=10,
         ge=0,
         le=19,
-        description="of the threads that compute bulk texts (CPU, Linux): at 10 they get a tenth "
-        "of what people's texts want, and all that these leave; 0: both take turns in the same "
-        "threads",
+        description="how much nicer than the rest the threads are that compute bulk texts (CPU, "
+        "Linux): at 10 they get a tenth of what people's texts want, and all that these leave; 0: "
+        "both take turns in the same threads",
     )
     bulk_batch_s_max: PositiveFloat = Field(
         default=0.008,
@@ -126,8 +129,8 @@ class Settings(BaseSettings):
     )
     bulk_age_s_max: PositiveFloat = Field(
         default=2.0,
-        description="where both take turns: after so many seconds a bulk text goes before newer "
-        "interactive ones, but while people wait only in every fifth batch",
+        description="where both take turns, as translations do: after so many seconds a bulk text "
+        "goes before newer interactive ones, but while people wait only in every fifth batch",
     )
     queue_texts_max: Limit = Field(
         default=8192, description="texts waiting before new calls get RESOURCE_EXHAUSTED"

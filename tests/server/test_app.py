@@ -109,7 +109,8 @@ async def test_a_cancelled_call_uses_no_model_time(serving):
 
 
 async def test_a_deadline_that_passes_in_the_queue_ends_the_call_and_its_work(serving):
-    async with serving(batch_tokens_max=256) as slow:
+    # With threads of its own the stream, which is bulk, would not wait for a person's call.
+    async with serving(batch_tokens_max=256, bulk_niceness=0) as slow:
         before = slow.encoder.Embed(Request(inputs=[LONG] * 400))
         await until(slow, lambda seen: seen.queue_texts > 300)
         late = Request(inputs=["a", "b", "c"])

@@ -302,6 +302,19 @@ def test_aged_bulk_goes_before_people_only_in_its_turn():
     assert lanes == {True: Lane.BULK, False: Lane.INTERACTIVE}
 
 
+def test_the_time_of_batches_that_are_computed_side_by_side_counts_once():
+    caller = Caller(3, NEVER)
+
+    caller.enter(1.0)
+    caller.enter(2.0)
+    caller.leave(3.0)
+    caller.leave(5.0)
+    caller.enter(7.0)
+    caller.leave(8.0)
+
+    assert caller.compute_s == 5.0
+
+
 def test_a_bulk_batch_has_a_limit_of_its_own():
     bulk = [pending(i, 10, lane=Lane.BULK) for i in range(20)]
     people = [pending(i, 10) for i in range(20)]
@@ -357,6 +370,36 @@ async def test_a_call_that_would_be_too_late_is_refused_before_it_takes_model_ti
 
     model.free.set()
     await asyncio.gather(first, waiting, patient, in_time)
+
+
+async def test_what_a_call_of_many_batches_takes_is_shared_by_the_workers(model):
+    batcher = Batcher(
+        model.compute,
+        lambda item: item,
+        tokens_max=100,
+        queue_max=20,
+        bulk_age_s_max=0.2,
+        bulk_batch_s_max=1.0,
+        workers=4,
+    )
+    batcher._speeds = dict.fromkeys(Lane, Speed.of(0, 0.01))
+    model.free.clear()
+    try:
+        first = submit(batcher, [100] * 4)
+        while len(model.batches) < 4:
+            await asyncio.sleep(0.001)
+        waiting = submit(batcher, [40])
+        await asyncio.sleep(0.01)
+        # 4 s of work, of each worker 1 s
+        large = submit(batcher, [100] * 4, deadline=time.monotonic() + 5)
+        await asyncio.sleep(0.01)
+        model.free.set()
+
+        assert (await large).results == [200] * 4
+        await asyncio.gather(first, waiting)
+    finally:
+        model.free.set()
+        await batcher.close()
 
 
 async def test_a_call_that_becomes_too_late_is_told_before_its_deadline(batcher, model):

@@ -4,10 +4,12 @@ import asyncio
 import os
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 
+from encoder.runtime import Graph
 from encoder.tokenizer import Truncation
 from server.batcher import Batcher
 from server.batching import Lane
@@ -15,6 +17,8 @@ from server.embedded import EmbedPlan
 from server.embedder import Embedder
 from server.errors import Draining
 from server.settings import Settings
+from server.speed import Speed
+from server.threads import NICENESS_MAX
 
 NICENESS = 7
 
@@ -105,7 +109,44 @@ async def test_bulk_takes_one_core_a_batch_and_yields(batcher, model):
     model.bulk_may_go_on.set()
     await submit(batcher, ["bulk"], Lane.BULK)
 
-    assert model.of("bulk") == [("one core", max(niceness(), NICENESS))]
+    assert model.of("bulk") == [("one core", min(niceness() + NICENESS, NICENESS_MAX))]
+
+
+async def test_bulk_is_computed_too_where_no_thread_may_be_nicer(monkeypatch):
+    def forbidden(*_):
+        raise PermissionError("a sandbox")
+
+    monkeypatch.setattr(os, "setpriority", forbidden)
+    batcher = Batcher(
+        lambda kind, items: items,
+        lambda item: 1,
+        tokens_max=100,
+        queue_max=1000,
+        bulk_age_s_max=0.0,
+        bulk_batch_s_max=1.0,
+        compute_beside=lambda kind, items: items,
+        bulk_niceness=NICENESS,
+    )
+    try:
+        computed = await asyncio.wait_for(submit(batcher, ["bulk"], Lane.BULK), 10)
+    finally:
+        await batcher.close()
+
+    assert computed.results == ["bulk"]
+
+
+async def test_bulk_that_waits_is_not_before_a_person(batcher, model):
+    bulk = submit(batcher, ["bulk"] * 300, Lane.BULK)
+    while len(model.seen) < 2:
+        await asyncio.sleep(0.001)
+    batcher._speeds = dict.fromkeys(Lane, Speed.of(0, 10.0))  # measured in a bad moment
+
+    deadline = time.monotonic() + 10
+    computed = await batcher.submit([1], kind=None, lane=Lane.INTERACTIVE, deadline=deadline)
+
+    assert computed.results == [1]
+    model.bulk_may_go_on.set()
+    await bulk
 
 
 async def test_a_lone_batch_of_people_takes_all_cores_and_yields_to_nobody(batcher, model):
@@ -136,6 +177,16 @@ async def test_whoever_waits_in_either_lane_is_told_when_the_queue_closes(batche
     model.bulk_may_go_on.set()
     await closing
     assert (await running).results == ["bulk"] * 200
+
+
+async def test_both_runtimes_are_open_before_anybody_calls(encoder):
+    embedder = Embedder(encoder, Settings(bulk_niceness=NICENESS))
+    try:
+        embedder.warm_up()
+    finally:
+        await embedder.close()
+
+    assert Graph.POOLED in embedder._narrow._sessions
 
 
 async def test_vectors_are_the_same_whichever_way_they_are_computed(encoder):

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import regex
 
 from encoder.evaluation.card import CARD
 from encoder.manifest import Precision, read_manifest, verify
 from encoder.runtime import Encoder
 from encoder.tokenizer import Truncation
+from encoder.translated import assemble, prepare
+from encoder.translation import BeamPlan, Translator
+from encoder.translation_manifest import has_translator
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # the judges must not ask the network
 
@@ -78,3 +82,48 @@ def test_transformers_guesses_masked_words_with_it_as_the_served_graph_does(nano
     [ours] = nano.fill(encoded.windows, [[place]])
     assert np.corrcoef(ours[0], theirs)[0, 1] > 0.99
     assert int(theirs.argmax()) in np.argsort(-ours[0])[:3]
+
+
+@pytest.fixture(scope="module")
+def translator():
+    if not has_translator(NANO):
+        pytest.skip("the model that ships has no translator yet")
+    return Translator.load(NANO, precision=Precision.INT8)
+
+
+def translated(translator, text, to, *, alignment=False):
+    prepared = prepare(translator, text, target=to)
+    written = translator.translate(
+        prepared.windows, [to] * len(prepared.windows), BeamPlan(), attention=alignment
+    )
+    return assemble(translator, prepared, written, alignment=alignment)
+
+
+def test_it_translates_i_am_a_student_and_student_looks_at_etudiant(translator):
+    text = "Je suis étudiant."
+
+    found = translated(translator, text, "en", alignment=True)
+
+    assert found.text in {"I am a student.", "I'm a student."}
+    [sentence] = found.sentences
+    [aligned] = sentence.alignments
+    sources = [text[span.start : span.end] for span in aligned.source]
+    targets = [found.text[span.start : span.end] for span in aligned.target]
+    of_student = aligned.weights[targets.index("student")]
+    assert sources[int(np.argmax(of_student))] == "étudiant"
+
+
+@pytest.mark.parametrize(
+    ("text", "to", "words"),
+    [
+        ("A man in a red shirt is riding a bicycle.", "de", {"Mann", "roten", "Fahrrad"}),
+        ("Two dogs are running across the snow.", "fr", {"chiens", "courent", "neige"}),
+        ("Eine Frau liest auf einer Bank ein Buch.", "en", {"woman", "reading", "bench", "book"}),
+        ("Deux enfants jouent dans l'eau.", "en", {"children", "water"}),
+        ("Ein Hund springt über einen Zaun.", "fr", {"chien", "saute"}),
+    ],
+)
+def test_it_translates_what_pictures_show(translator, text, to, words):
+    found = set(regex.findall(r"\w+", translated(translator, text, to).text))
+
+    assert words <= found

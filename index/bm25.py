@@ -3,6 +3,9 @@
 FTS5 looks at one match after the other, and for each at the length of its text: 1 µs. Here the
 matches of a word are read as one array, which takes a quarter of that, and nothing if the word was
 looked for before. The formula is FTS5's (sqlite.org/fts5.html, 5.1.1), its tables are in section 9.
+
+FTS5 reads numbers as bytes, whatever type a row gives them, and so does its integrity check: what
+is read here is cast, or a search would call damaged what `check` finds whole.
 """
 
 from __future__ import annotations
@@ -190,7 +193,7 @@ def _looked_up(known: _Known, rows: Rows) -> tuple[Scores, NDArray[np.bool_]]:
 
 def _read_lengths(reader: Reader, after: int) -> Iterator[tuple[Rows, Scores]]:
     cursor = reader.connection.execute(
-        "SELECT id, sz FROM lexical_docsize WHERE id > ? ORDER BY id", (after,)
+        "SELECT id, CAST(sz AS BLOB) FROM lexical_docsize WHERE id > ? ORDER BY id", (after,)
     )
     while found := cursor.fetchmany(ROWS_AT_ONCE):
         rows = np.array([row for row, _ in found], np.int64)
@@ -198,13 +201,13 @@ def _read_lengths(reader: Reader, after: int) -> Iterator[tuple[Rows, Scores]]:
 
 
 def _read_length(reader: Reader, row: int) -> int:
-    sql = "SELECT sz FROM lexical_docsize WHERE id = ?"
+    sql = "SELECT CAST(sz AS BLOB) FROM lexical_docsize WHERE id = ?"
     return _numbers((reader.connection.execute(sql, (row,)).fetchone() or (b"",))[0], reader)[0]
 
 
 def read_totals(reader: Reader) -> Totals:
     """Raises DataDamaged where there are none."""
-    sql = "SELECT block FROM lexical_data WHERE id = 1"
+    sql = "SELECT CAST(block AS BLOB) FROM lexical_data WHERE id = 1"
     block = (reader.connection.execute(sql).fetchone() or (b"",))[0]
     texts, words, *_ = (*_numbers(block, reader), 0)
     if not texts or not words:

@@ -44,7 +44,7 @@ class TranslationConfig:
     begin_ids:     by target language, the token with which the decoder begins
     source_ids:    by target language, a token to put before the source (multilingual OPUS-MT)
     pairs:         (source, target) languages it was trained on
-    learnt_tokens: the longest text that it was trained on, without special tokens; 0 if nobody
+    learnt_tokens: the longest text that it was trained on, special tokens included; 0 if nobody
                    knows
     """
 
